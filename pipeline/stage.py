@@ -134,9 +134,7 @@ class StageResult:
 
 def run_stage(ctx: StageContext, stage: str, inputs: Mapping[str, Digest], body: Callable[[], StageOutput]) -> StageResult:
     """Find the committed result for these inputs, or run `body` and commit it."""
-    key = digest_of(
-        {"stage": stage, "policy": ctx.policy_digest, "inputs": dict(inputs), "code_version": CODE_VERSION}
-    )
+    key = digest_of({"stage": stage, "policy": ctx.policy_digest, "inputs": dict(inputs), "code_version": CODE_VERSION})
     found = ctx.home.store.result(key)
     if found is not None:
         return StageResult(found, load_manifest(ctx.home, found), reused=True)

@@ -75,7 +75,9 @@ def approval_of(signed: Signed) -> Approval:
                 return Approval(
                     gate, digest, decision, role, reason, _time(signed_at), person.name, person.public_hex, person.custody
                 )
-    raise IntegrityError("E-GATE-020", "a signed statement is not an approval", "Sign the request again with privet approvals sign")
+    raise IntegrityError(
+        "E-GATE-020", "a signed statement is not an approval", "Sign the request again with privet approvals sign"
+    )
 
 
 def decide_gate(

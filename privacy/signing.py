@@ -11,7 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -104,15 +105,11 @@ class TrustRoot:
 
     @classmethod
     def from_json(cls, value: Json) -> TrustRoot:
-        try:
-            assert isinstance(value, Mapping) and value["trust_root"] == 1
-            people = value["people"]
-            assert isinstance(people, Sequence)
-            return cls(tuple(_person(p) for p in people))
-        except (AssertionError, KeyError, TypeError, ValueError):
-            raise IntegrityError(
-                "E-TRUST-002", "the trust root is malformed", "Restore trust.json, or pass the right file with --trust"
-            ) from None
+        """Raises IntegrityError E-TRUST-002 for anything but a trust root."""
+        match value:
+            case {"trust_root": 1, "people": list(people)}:
+                return cls(tuple(_person(p) for p in people))
+        raise _bad_trust()
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,11 +194,17 @@ def _pre_authentication_encoding(payload: bytes) -> bytes:
 
 
 def _person(value: Json) -> Person:
-    assert isinstance(value, Mapping)
-    name, public_hex, roles, custody = value["name"], value["public_hex"], value["roles"], value["custody"]
-    assert isinstance(name, str) and isinstance(public_hex, str) and len(bytes.fromhex(public_hex)) == 32
-    assert isinstance(roles, Sequence) and not isinstance(roles, str) and custody in ("own", "demo")
-    return Person(name, public_hex, tuple(str(r) for r in roles), custody)
+    match value:
+        case {"name": str(name), "public_hex": str(public), "roles": list(roles), "custody": "own" | "demo" as custody}:
+            if re.fullmatch(r"[0-9a-f]{64}", public) and all(isinstance(r, str) for r in roles):
+                return Person(name, public, tuple(str(r) for r in roles), custody)
+    raise _bad_trust()
+
+
+def _bad_trust() -> IntegrityError:
+    return IntegrityError(
+        "E-TRUST-002", "the trust root is malformed", "Restore trust.json, or pass the right file with --trust"
+    )
 
 
 def _malformed() -> IntegrityError:

@@ -1,0 +1,240 @@
+"""The Privet home: one folder that holds all state, with one owner and one layout number.
+
+Guarantee: a home is made whole or not at all (VERSION.json is written last), a home of another layout or
+with loose permissions is refused, and opening one twice from several processes is safe.
+Assumption: the folder lies on a local file system with working rename and flock.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.stage import CODE_VERSION
+from privacy.canonical import canonical_json, parse_canonical, parse_json
+from privacy.errors import EnvironmentFault, IntegrityError, UsageError
+from privacy.signing import Person, SigningKey, TrustRoot
+
+if TYPE_CHECKING:
+    from privacy.journal import Journal
+    from privacy.keys import Keyring
+    from privacy.ledger import Ledger
+    from privacy.vault import Vault
+
+    from pipeline.approve import ApprovalBook
+    from pipeline.store import Store
+
+LAYOUT = 1
+PIPELINE = "privet-pipeline"
+# The identities of the demo. Their private keys lie in the home, so their signatures prove no person's will.
+DEMO_PEOPLE: Mapping[str, tuple[str, ...]] = {
+    "demo_engineer": ("engineer",),
+    "demo_steward": ("steward",),
+    "demo_officer": ("privacy_officer",),
+}
+
+
+@dataclass(frozen=True)
+class Home:
+    """An open home. Parts are opened on first use, so that a task pays only for what it touches."""
+
+    path: Path
+    key: SigningKey
+
+    @classmethod
+    def create(cls, path: Path, demo_identities: bool = False) -> Home:
+        """Make a new home. Raises UsageError E-HOME-004 when one is there, EnvironmentFault E-HOME-005 on I/O faults."""
+        if (path / "VERSION.json").exists():
+            raise UsageError("E-HOME-004", "there is a Privet home here already", "Use it as it is, or name another folder")
+        try:
+            return cls._create(path, demo_identities)
+        except OSError as error:
+            raise EnvironmentFault(
+                "E-HOME-005",
+                f"the home can't be written ({error.strerror})",
+                "Free some space or name a folder you own; running again continues",
+            ) from None
+
+    @classmethod
+    def _create(cls, path: Path, demo_identities: bool) -> Home:
+        from privacy.keys import Keyring
+
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path.chmod(0o700)
+        for folder in ("objects", "results", "approvals", "releases", "landing", "identities"):
+            (path / folder).mkdir(exist_ok=True, mode=0o700)
+        key = _load_or_make_key(path / "pipeline.key")
+        people = [Person(PIPELINE, key.public_hex, ("pipeline",))]
+        for name, roles in DEMO_PEOPLE.items() if demo_identities else ():
+            own = _load_or_make_key(path / "identities" / f"{name}.key")
+            people.append(Person(name, own.public_hex, roles, custody="demo"))
+        _write_new(path / "trust.json", canonical_json(TrustRoot(tuple(people)).to_json()))
+        if not (path / "keyring.json").exists():
+            Keyring.create(path / "keyring.json", path / "root.key")
+        _write_new(path / "VERSION.json", canonical_json({"layout": LAYOUT, "made_by": CODE_VERSION}))
+        home = cls(path, key)
+        home.journal.append("home_created", {"layout": LAYOUT, "trust_root": home.trust.digest})
+        return home
+
+    @classmethod
+    def open(cls, path: Path) -> Home:
+        """Raises UsageError E-HOME-001 (none here), E-HOME-002 (other layout), IntegrityError E-HOME-003 (damaged)."""
+        version = path / "VERSION.json"
+        if not version.is_file():
+            raise UsageError("E-HOME-001", f"there is no Privet home at {path}", "Make one with privet init, or pass --home")
+        layout = _layout_of(version)
+        if layout != LAYOUT:
+            age = "older" if layout < LAYOUT else "newer"
+            raise UsageError(
+                "E-HOME-002",
+                f"the home has layout {layout}, which is {age} than this version's {LAYOUT}; nothing in it was touched",
+                f"Use the Privet version that made it, or make a new home with privet init; keep {path} as it is",
+            )
+        return cls(path, _read_key(path / "pipeline.key"))
+
+    @classmethod
+    def open_or_create(cls, path: Path, demo_identities: bool = False) -> Home:
+        if (path / "VERSION.json").exists():
+            return cls.open(path)
+        return cls.create(path, demo_identities)
+
+    @cached_property
+    def keyring(self) -> Keyring:
+        from privacy.keys import Keyring
+
+        return Keyring.open(self.path / "keyring.json", self.path / "root.key")
+
+    @cached_property
+    def store(self) -> Store:
+        from pipeline.store import Store
+
+        return Store(self.path, self.keyring)
+
+    @cached_property
+    def vault(self) -> Vault:
+        from privacy.vault import Vault
+
+        return Vault(self.path / "vault.sqlite", self.keyring)
+
+    @cached_property
+    def journal(self) -> Journal:
+        from privacy.journal import Journal
+
+        return Journal(self.path / "journal.sqlite", self.key)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        from privacy.ledger import Ledger
+
+        return Ledger(self.path / "ledger.sqlite")
+
+    @cached_property
+    def approvals(self) -> ApprovalBook:
+        from pipeline.approve import ApprovalBook
+
+        return ApprovalBook(self.path / "approvals")
+
+    @property
+    def trust(self) -> TrustRoot:
+        """Read anew each time: a key withdrawn while a run waits must not count."""
+        return TrustRoot.from_json(parse_canonical(_read(self.path / "trust.json")))
+
+    @property
+    def releases_dir(self) -> Path:
+        return self.path / "releases"
+
+    @property
+    def landing(self) -> Path:
+        return self.path / "landing"
+
+    def identity(self, name: str) -> SigningKey:
+        """The key of a demo identity. Raises UsageError E-HOME-006: real people keep their keys elsewhere."""
+        person = self.trust.by_name(name)
+        path = self.path / "identities" / f"{name}.key"
+        if person is None or person.custody != "demo" or not path.is_file():
+            raise UsageError(
+                "E-HOME-006",
+                "this home holds no key for that person",
+                "Sign where the key is: privet approvals sign ID --as NAME --key FILE",
+            )
+        return _read_key(path)
+
+
+def add_person(home: Home, person: Person) -> TrustRoot:
+    """Enrol a key holder; the change is journalled with both digests."""
+    before = home.trust
+    after = TrustRoot((*before.people, person))
+    temporary = home.path / "trust.json.new"
+    temporary.write_bytes(canonical_json(after.to_json()))
+    temporary.replace(home.path / "trust.json")
+    home.journal.append("trust_changed", {"before": before.digest, "after": after.digest, "added": person.name})
+    return after
+
+
+def _layout_of(version: Path) -> int:
+    match parse_json(_read(version)):
+        case {"layout": int(layout)}:
+            return layout
+    raise IntegrityError("E-HOME-003", "VERSION.json of the home is malformed", "Restore the home from a backup")
+
+
+def _load_or_make_key(path: Path) -> SigningKey:
+    if path.exists():
+        return _read_key(path)
+    key = SigningKey.generate()
+    write_key_file(path, key)
+    return key
+
+
+def write_key_file(path: Path, key: SigningKey) -> None:
+    """A new 0600 file with the seed in hex; never overwrites."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(key.export_seed().hex() + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_key_file(path: Path) -> SigningKey:
+    """Raises UsageError E-HOME-007 when the file is missing, readable by others, or not a key."""
+    return _read_key(path)
+
+
+def _read_key(path: Path) -> SigningKey:
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        with os.fdopen(handle) as file:
+            loose = os.fstat(file.fileno()).st_mode & 0o077
+            text = file.read(128).strip()
+        if not loose:
+            return SigningKey(bytes.fromhex(text))
+        fault = "can be read by others"
+    except OSError:
+        fault = "can't be read"
+    except ValueError:
+        fault = "is not an Ed25519 seed in hex"
+    raise UsageError("E-HOME-007", f"the key file {path.name} {fault}", "Give a 0600 file made by privet identity new")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise IntegrityError(
+            "E-HOME-003", f"{path.name} of the home can't be read ({error.strerror})", "Restore the home from a backup"
+        ) from None
+
+
+def _write_new(path: Path, data: bytes) -> None:
+    if path.exists():
+        return
+    temporary = path.with_name(path.name + ".new")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
