@@ -159,8 +159,14 @@ def open_envelope(envelope: bytes, trust: TrustRoot) -> Signed:
 
 def _statement(signer: Person, value: Json) -> Signed:
     match value:
-        case {"_type": str(kind), "subject": list(subjects), "predicateType": str(predicate_type), "predicate": dict(body)}:
-            if kind == STATEMENT_TYPE and len(value) == 4:
+        case {
+            "_type": str(kind),
+            "subject": list(subjects),
+            "predicateType": str(predicate_type),
+            "predicate": dict(body),
+            **rest,
+        }:
+            if kind == STATEMENT_TYPE and not rest:
                 try:
                     named = {s["name"]: "sha256:" + s["digest"]["sha256"] for s in subjects}
                 except (KeyError, TypeError):
@@ -170,11 +176,11 @@ def _statement(signer: Person, value: Json) -> Signed:
 
 
 def _split(envelope: bytes) -> tuple[bytes, str, bytes]:
-    value = parse_canonical(envelope)
-    match value:
-        case {"payload": str(payload), "payloadType": str(kind), "signatures": [{"keyid": str(keyid), "sig": str(sig)}]}:
-            if kind == PAYLOAD_TYPE and len(value) == 3:
-                return _strict_base64(payload), keyid, _strict_base64(sig)
+    match parse_canonical(envelope):
+        case {"payload": str(payload), "payloadType": str(kind), "signatures": [dict(signature)], **rest}:
+            match signature:
+                case {"keyid": str(keyid), "sig": str(sig), **extra} if kind == PAYLOAD_TYPE and not rest and not extra:
+                    return _strict_base64(payload), keyid, _strict_base64(sig)
     raise _malformed()
 
 

@@ -35,9 +35,13 @@ class Verdict:
     def from_json(cls, value: Json) -> Verdict:
         """Raises IntegrityError E-VERDICT-001 for anything that is not a verdict."""
         match value:
-            case {"check": str(check), "outcome": "passed" | "failed" | "not_evaluated" as outcome, "reason": str(reason)}:
-                evidence = value.get("evidence")
-                return cls(check, outcome, reason, evidence if isinstance(evidence, str) else None)
+            case {
+                "check": str(check),
+                "outcome": "passed" | "failed" | "not_evaluated" as outcome,
+                "reason": str(reason),
+                "evidence": str() | None as evidence,
+            }:
+                return cls(check, outcome, reason, evidence)
         raise IntegrityError("E-VERDICT-001", "a recorded verdict is malformed", "Run the stage that wrote it again")
 
 

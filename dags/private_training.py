@@ -1,0 +1,129 @@
+"""One DAG per file in `policies/`: raw logs in, a released model out. Wiring only; XCom carries manifest digests.
+
+A policy that can't be used, or whose gates have no people, makes no DAG and shows as an import error; the others stay.
+Airflow schedules and asks; whether a gate is open is decided by the stages, from signatures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+from airflow.sdk import DAG, Param, TaskGroup, XComArg, chain, task
+
+from pipeline.airflow_gate import StewardApproval, people_by_role, privet_home, stage_retries
+from pipeline.gate_answer import Seat
+from privacy.errors import PolicyError, PrivetError
+from privacy.policy import Gate, Policy
+from privacy.policy_file import load_policy
+
+POLICIES = Path(__file__).parent / "policies"
+People = Mapping[str, tuple[str, ...]]
+
+
+def stage(name: str, policy_path: str, **inputs: object) -> XComArg:
+    """A task that runs `pipeline.tasks.run_<name>` and hands on the digest of its manifest."""
+
+    @task(task_id=name, show_return_value_in_logs=False)
+    def call(inputs: dict[str, object], run_id: str | None = None, dag_run: object = None) -> str:
+        from pipeline import tasks
+
+        home, policy = privet_home(), Path(policy_path)
+        asks = tasks.enrolled_requester(home, policy, getattr(dag_run, "triggering_user_name", None))
+        return getattr(tasks, f"run_{name}")(home, policy, **inputs, run_id=run_id, requested_by=asks)
+
+    return call(inputs)
+
+
+def gate(name: str, rule: Gate, people: People, policy_path: str, inputs: Mapping[str, object]) -> TaskGroup:
+    """One waiting task per signature that the quorum asks."""
+    with TaskGroup(f"{name}_gate", tooltip=f"Signed approvals: {name}") as group:
+        for role, seats in rule.quorum.items():
+            assigned = people.get(role, ())
+            if len(assigned) < seats:
+                raise PolicyError(
+                    "E-DAG-003",
+                    f"the {name} gate asks {seats} signatures of {role}, and the trust root names {len(assigned)} such people",
+                    "Enrol people with that role, or change the quorum in the policy",
+                )
+            # One after the other: seat n passes once n different people have signed.
+            chain(
+                *(
+                    StewardApproval(
+                        task_id=role if seats == 1 else f"{role}_{number}",
+                        seat=Seat(name, role, number, assigned),
+                        policy_path=policy_path,
+                        inputs=inputs,
+                        response_timeout=timedelta(hours=rule.expires_hours),
+                    )
+                    for number in range(1, seats + 1)
+                )
+            )
+    return group
+
+
+def build(path: Path, people: People) -> DAG:
+    """The DAG of one policy. Raises PrivetError when the policy or its gates can't be used."""
+    policy: Policy = load_policy(path)
+    file = str(path)
+    with DAG(
+        dag_id=policy.name,
+        schedule=None,
+        max_active_runs=1,
+        default_args={"retries": 2, "retry_delay": timedelta(seconds=2), "retry_policy": stage_retries()},
+        params={
+            "source": Param(
+                type="string",
+                pattern=r"^(?!.*://[^/]*@).+$",
+                description="Folder or URI of the raw logs; credentials never belong in it",
+            )
+        },
+        tags=["privet", policy.dataset],
+        doc_md=f"{policy.purpose}\n\nController: {policy.controller}",
+    ) as dag:
+        ingest = stage("ingest", file, source_uri="{{ params.source }}")
+        protect = stage("protect", file, ingest=ingest)
+        validate = stage("validate", file, protect=protect)
+        may_use = gate("use", policy.approvals.use, people, file, {"protect": protect, "validate": validate})
+        train = stage("train", file, protect=protect, validate=validate)
+        audit = stage("audit", file, protect=protect, train=train)
+        digests = {"ingest": ingest, "protect": protect, "validate": validate, "train": train, "audit": audit}
+        report = stage("report", file, digests=digests)
+        assemble = stage("assemble", file, digests={**digests, "report": report})
+        may_leave = gate("release", policy.approvals.release, people, file, {"assemble": assemble})
+        release = stage("release", file, assemble=assemble)
+        chain(may_use, train)
+        chain(may_leave, release)
+    return dag
+
+
+class RefusedPolicies(DAG):
+    """Never valid: puts its reasons where Airflow shows import errors, without taking the good policies down."""
+
+    reasons: tuple[str, ...] = ()
+
+    def validate(self) -> None:
+        raise PolicyError("E-DAG-005", "; ".join(self.reasons), "Mend these; the other policies run")
+
+
+def build_all(folder: Path) -> dict[str, DAG]:
+    people = people_by_role(privet_home())
+    built: dict[str, DAG] = {}
+    reasons: list[str] = []
+    for path in sorted(folder.glob("*.yaml")):
+        try:
+            dag = build(path, people)
+            if dag.dag_id in built:
+                raise PolicyError("E-DAG-006", f"{path.name} has the name of another policy", "Name each policy once")
+            built[dag.dag_id] = dag
+        except PrivetError as refused:
+            reasons.append(str(refused))
+    if reasons:
+        broken = RefusedPolicies(dag_id="refused_policies", schedule=None)
+        broken.reasons = tuple(reasons)
+        built[broken.dag_id] = broken
+    return built
+
+
+globals().update(build_all(POLICIES))

@@ -1,0 +1,163 @@
+"""StewardApproval: an Airflow human-in-the-loop gate whose answer is bound to what the person was shown.
+
+Guarantee: the digest, subject and text shown are frozen with the waiting task; the answer counts only for that digest and
+only as a signed statement (`pipeline.gate_answer`); there is no default answer; a reject fails the run for good.
+Not covered: Airflow itself. Any user may mark this task successful; `train` and `release` check signatures, not task states.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
+from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
+
+from pipeline.gate_answer import Answer, Seat, check_shown, record_answer
+from privacy.canonical import parse_canonical
+from privacy.errors import EnvironmentFault, GateClosed, PolicyError
+from privacy.signing import TrustRoot
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from pipeline.approve import ApprovalRequest
+
+# Refused answers and Airflow's own race (an answer within seconds of the question, apache/airflow 67287) each cost a try.
+GATE_RETRIES = 12
+_QUESTION = {"use": "May this dataset be used for training?", "release": "May this model leave?"}
+
+
+def stage_retries() -> ExceptionRetryPolicy:
+    """Faults of the machine are tried again; wrong data, closed gates and broken integrity are not."""
+    return ExceptionRetryPolicy(
+        rules=[
+            RetryRule("privacy.errors.EnvironmentFault", RetryAction.RETRY, timedelta(seconds=2), "the machine may recover"),
+            RetryRule("privacy.errors.PrivetError", RetryAction.FAIL, reason="trying again gives the same answer"),
+        ]
+    )
+
+
+def _gate_retries() -> ExceptionRetryPolicy:
+    refused = RetryRule("pipeline.gate_answer.AnswerRefused", RetryAction.RETRY, timedelta(seconds=1), "asked again")
+    return ExceptionRetryPolicy(rules=[refused, *stage_retries().rules])
+
+
+def privet_home() -> Path:
+    """`$PRIVET_HOME`. Raises EnvironmentFault E-DAG-001: a default would depend on where a service was started."""
+    home = os.environ.get("PRIVET_HOME")
+    if not home:
+        raise EnvironmentFault("E-DAG-001", "PRIVET_HOME is not set for Airflow", "Set it to the home of Privet's state")
+    return Path(home)
+
+
+def people_by_role(home: Path) -> Mapping[str, tuple[str, ...]]:
+    """Names by role from the trust root. Raises EnvironmentFault E-DAG-002 when it can't be read."""
+    try:
+        trust = TrustRoot.from_json(parse_canonical((home / "trust.json").read_bytes()))
+    except OSError:
+        raise EnvironmentFault(
+            "E-DAG-002", "the trust root of the Privet home can't be read, so no gate has people", "Run privet init first"
+        ) from None
+    roles = sorted({role for person in trust.people for role in person.roles})
+    return {role: tuple(p.name for p in trust.people if role in p.roles) for role in roles}
+
+
+class StewardApproval(ApprovalOperator):
+    """Asks one person of one role. `inputs` are manifest digests by stage, templated from XCom."""
+
+    # Not subject and body: they come from the request, and a policy's text must not be run as a template.
+    template_fields: Sequence[str] = ("inputs",)
+
+    def __init__(self, *, seat: Seat, policy_path: str, inputs: Mapping[str, str], **kwargs: Any) -> None:
+        if not seat.assigned:
+            raise PolicyError("E-DAG-003", f"nobody holds the role {seat.role}", "Enrol someone, or change the policy's quorum")
+        if kwargs.get("defaults") is not None:
+            raise PolicyError("E-DAG-004", "a gate may not have a default answer", "Remove defaults")
+        kwargs.setdefault("retries", GATE_RETRIES)
+        kwargs.setdefault("retry_delay", timedelta(seconds=1))
+        kwargs.setdefault("retry_policy", _gate_retries())
+        kwargs["params"] = {
+            "reason": Param(None, type=["null", "string"], description="Why. No personal data."),
+            "envelope": Param(None, type=["null", "string"], description="Output of privet approvals sign, if you hold a key"),
+        }
+        super().__init__(
+            subject=_QUESTION[seat.gate],
+            assigned_users=[{"id": name, "name": name} for name in seat.assigned],
+            fail_on_reject=True,
+            **kwargs,
+        )
+        self.seat = seat
+        self.policy_path = policy_path
+        self.inputs = inputs
+
+    def request(self, context: Context) -> ApprovalRequest:
+        """Open the request, or find it again. The inputs name manifests; what is shown is computed from those."""
+        from pipeline import tasks
+
+        run = context["dag_run"]
+        path, home = Path(self.policy_path), privet_home()
+        asks = tasks.enrolled_requester(home, path, run.triggering_user_name)
+        opened = tasks.open_use_request if self.seat.gate == "use" else tasks.open_release_request
+        return opened(home, path, **self.inputs, run_id=run.run_id, requested_by=asks)
+
+    def execute(self, context: Context) -> Any:
+        request = self.request(context)
+        self.subject = f"{request.policy_name}: {_QUESTION[self.seat.gate]} ({self.seat.role})"
+        self.body = gate_text(request)
+        try:
+            return super().execute(context)
+        except TaskAwaitingInput as park:
+            # The task is loaded anew when it resumes; what the person saw must not be.
+            park.kwargs = {
+                **(park.kwargs or {}),
+                "shown": {"digest": request.digest, "subject": self.subject, "body": self.body},
+            }
+            raise
+
+    def execute_complete(self, context: Context, event: dict[str, Any], shown: dict[str, str]) -> str:  # type: ignore[override]
+        """The digest that was approved. Raises AnswerRefused (asked again) or AirflowFailException (rejected)."""
+        from pipeline.home import Home
+        from pipeline.tasks import value_free
+
+        answer = _answer_of(event)
+        request = self.request(context)
+        check_shown(request, shown["digest"])
+        record = value_free(record_answer)
+        try:
+            record(Home.open(privet_home()), request, self.seat, answer, datetime.now(UTC))
+        except GateClosed as refused:
+            if answer.decision == "reject" and refused.code == "E-GATE-036":
+                raise AirflowFailException(
+                    "E-GATE-039: rejected, without a signature, by a person who keeps their own key"
+                ) from None
+            raise
+        if answer.decision == "reject":
+            raise AirflowFailException(f"E-GATE-012: an approver ({self.seat.role}) rejected exactly this evidence")
+        self.log.info("gate %s, seat %s: approved %s", self.seat.gate, self.seat.role, request.digest)
+        return request.digest
+
+
+def gate_text(request: ApprovalRequest) -> str:
+    """What is shown to the person, as a Markdown table."""
+    rows = [f"| {_cell(label)} | {_cell(value)} |" for label, value in request.shown]
+    how = f"Request `{request.id}`, asked by {_cell(request.requested_by)}. You sign exactly `{request.digest}`."
+    return "\n".join(["| what | value |", "|---|---|", *rows, "", how])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _answer_of(event: Mapping[str, Any]) -> Answer:
+    """Raises GateClosed E-GATE-041 when nobody answered in time, or Airflow handed over something else than an answer."""
+    form = event.get("params_input") or {}
+    match event.get("chosen_options"), event.get("responded_by_user"):
+        case [("Approve" | "Reject") as choice], {"id": str(who)} if "error" not in event:
+            decision = "approve" if choice == "Approve" else "reject"
+            return Answer(who, decision, str(form.get("reason") or ""), str(form.get("envelope") or ""))  # type: ignore[arg-type]
+    raise GateClosed("E-GATE-041", "nobody answered the gate in time", "Start the run again when approvers are at hand")

@@ -1,0 +1,307 @@
+"""The embedded Airflow: api-server, scheduler and dag-processor on SQLite, all state inside the Privet home.
+
+Guarantee: it listens on 127.0.0.1 only, its secrets and passwords are random and in 0600 files, and nothing of it lives
+on after `stop`, or after this process. Every person of the trust root is a user with rights to run and answer, none is admin.
+Not covered: deployments. The simple auth manager is for one machine; deploy/ has Airflow with PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from pipeline.airflow_processes import ProcessGroup
+from pipeline.airflow_rest import AirflowRest, PendingGate, RunState, TaskState
+from privacy.canonical import parse_canonical
+from privacy.errors import EnvironmentFault, PrivetError, UsageError
+from privacy.signing import TrustRoot
+
+READER = "privet_reader"
+_SERVICES = {
+    "api-server": ("api-server",),
+    "scheduler": ("scheduler", "--skip-serve-logs"),
+    "dag-processor": ("dag-processor",),
+}
+_HEALTHY = ("metadatabase", "scheduler", "dag_processor")
+_USER_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,80}")
+DEFAULT_DAGS = Path(__file__).resolve().parent.parent / "dags"
+
+
+def airflow_environment(home: Path, dags: Path = DEFAULT_DAGS) -> dict[str, str]:
+    """The variables under which any `airflow` command sees this home's Airflow, e.g. `airflow dags list`.
+
+    Makes the secrets on first use. Raises UsageError E-AIRFLOW-001 when the home has no trust root.
+    """
+    home = home.resolve()
+    root = home / "airflow"
+    (root / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+    local = _local_settings(root)
+    users = ",".join([*(f"{name}:user" for name in _people(home)), f"{READER}:viewer"])
+    url = f"http://127.0.0.1:{local['port']}"
+    return {
+        "PRIVET_HOME": str(home),
+        "AIRFLOW_HOME": str(root),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(dags.resolve()),
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users,
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(root / "passwords.json"),
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+        "AIRFLOW__CORE__FERNET_KEY": local["fernet_key"],
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{root / 'airflow.db'}",
+        "AIRFLOW__API__HOST": "127.0.0.1",
+        "AIRFLOW__API__PORT": local["port"],
+        "AIRFLOW__API__BASE_URL": url,
+        "AIRFLOW__API__SECRET_KEY": local["api_secret"],
+        "AIRFLOW__API_AUTH__JWT_SECRET": local["jwt_secret"],
+        "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(root / "logs"),
+        "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(root / "logs" / "dag_processor"),
+        "NO_PROXY": "127.0.0.1,localhost",
+        "no_proxy": "127.0.0.1,localhost",
+        **_TUNING,
+    }
+
+
+_TUNING: Mapping[str, str] = {
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    "AIRFLOW__CORE__PARALLELISM": "2",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
+    "AIRFLOW__API__WORKERS": "1",
+    # A worker notices the end of its task within this time; with the default of 5 s a quick answer at a gate fails it.
+    "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.2",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "30",
+    "AIRFLOW__DAG_PROCESSOR__PARSING_PROCESSES": "1",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "30",
+    "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "30",
+}
+
+
+@dataclass
+class LocalAirflow:
+    """A running embedded Airflow. Use as a context manager, or call `stop` in a finally."""
+
+    home: Path
+    rest: AirflowRest
+    _processes: ProcessGroup
+    _environment: dict[str, str]
+
+    @classmethod
+    def start(cls, home: Path, dags: Path = DEFAULT_DAGS, port: int | None = None) -> LocalAirflow:
+        """Migrate the database, start the three services and return at once; see `wait_healthy`.
+
+        Raises UsageError E-AIRFLOW-002 when one already runs in this home, EnvironmentFault E-AIRFLOW-003 when
+        the database can't be made.
+        """
+        root = home.resolve() / "airflow"
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        processes = ProcessGroup(root / "processes.json")
+        processes.stop_leftovers()
+        _write_private(root / "local.json", json.dumps({**_local_settings(root), "port": str(port or _free_port())}))
+        passwords = _passwords(root, [*_people(home), READER])
+        environment = airflow_environment(home, dags)
+        rest = AirflowRest(environment["AIRFLOW__API__BASE_URL"], passwords, READER)
+        running = cls(home, rest, processes, environment)
+        running._migrate()
+        try:
+            for name, arguments in _SERVICES.items():
+                command = [sys.executable, "-m", "airflow", *arguments]
+                processes.spawn(name, command, running._child_environment(), root / "logs" / f"{name}.log")
+        except OSError as error:
+            running.stop()
+            raise EnvironmentFault(
+                "E-AIRFLOW-004", f"Airflow can't start ({error.strerror})", "Free memory or processes"
+            ) from None
+        return running
+
+    @property
+    def url(self) -> str:
+        return self.rest.url
+
+    @property
+    def passwords_file(self) -> Path:
+        return self.home / "airflow" / "passwords.json"
+
+    def wait_healthy(self, *dag_ids: str, timeout_seconds: float = 180) -> float:
+        """Until all services are healthy and the DAGs are known; gives the seconds it took.
+
+        Raises EnvironmentFault E-AIRFLOW-005 (a service ended), E-AIRFLOW-006 (time), UsageError E-AIRFLOW-007 (a DAG
+        has an import error, which is quoted: such errors of Privet hold no data).
+        """
+        begun = time.monotonic()
+        healthy = False
+        while time.monotonic() - begun < timeout_seconds:
+            self._check_alive()
+            health = self.rest.health() if not healthy else {}
+            healthy = healthy or all(health.get(part) == "healthy" for part in _HEALTHY)
+            if healthy and frozenset(dag_ids) <= self.rest.dag_ids():
+                return time.monotonic() - begun
+            if healthy and (errors := self.rest.import_errors()):
+                raise UsageError("E-AIRFLOW-007", f"a DAG could not be made: {errors[0]}", "Mend the policy or the trust root")
+            time.sleep(0.25)
+        raise EnvironmentFault(
+            "E-AIRFLOW-006", f"Airflow was not healthy after {timeout_seconds:.0f} s", f"Look into {self._log_folder}"
+        )
+
+    def trigger(self, dag_id: str, conf: Mapping[str, str], user: str) -> str:
+        return self.rest.trigger(dag_id, conf, user)
+
+    def pending_gates(self, dag_id: str = "~", run_id: str = "~") -> tuple[PendingGate, ...]:
+        return self.rest.pending_gates(dag_id, run_id)
+
+    def answer(
+        self,
+        gate: PendingGate,
+        user: str,
+        reason: str,
+        decision: Literal["approve", "reject"] = "approve",
+        envelope: str | None = None,
+    ) -> None:
+        self.rest.answer(gate, user, reason, decision, envelope)
+
+    def run_state(self, dag_id: str, run_id: str) -> RunState:
+        return self.rest.run_state(dag_id, run_id)
+
+    def wait(
+        self,
+        dag_id: str,
+        run_id: str,
+        timeout_seconds: float,
+        on_task: Callable[[TaskState], None] = lambda task: None,
+        on_gate: Callable[[PendingGate], None] | None = None,
+    ) -> RunState:
+        """Until the run has ended. Calls `on_task` at each change of a task and `on_gate` once per question asked.
+
+        Raises EnvironmentFault E-AIRFLOW-005 or E-AIRFLOW-008 (time; the run goes on).
+        """
+        deadline = time.monotonic() + timeout_seconds
+        seen: dict[str, tuple[str | None, int]] = {}
+        asked: set[tuple[str, str]] = set()
+        while time.monotonic() < deadline:
+            self._check_alive()
+            state = self.run_state(dag_id, run_id)
+            for task in state.tasks:
+                if seen.get(task.task_id) != (task.state, task.try_number):
+                    seen[task.task_id] = (task.state, task.try_number)
+                    on_task(task)
+            if state.finished:
+                return state
+            if on_gate is not None and any(task.state == "awaiting_input" for task in state.tasks):
+                for gate in self.pending_gates(dag_id, run_id):
+                    if (gate.task_id, gate.created_at.isoformat()) not in asked:
+                        asked.add((gate.task_id, gate.created_at.isoformat()))
+                        on_gate(gate)
+            time.sleep(0.3)
+        raise EnvironmentFault("E-AIRFLOW-008", f"{dag_id} had not ended after {timeout_seconds:.0f} s", f"See {self.url}")
+
+    def stop(self, grace_seconds: float = 8.0) -> int:
+        """End every process; gives how many needed SIGKILL."""
+        self.rest.close()
+        return self._processes.stop(grace_seconds)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def _log_folder(self) -> Path:
+        return self.home / "airflow" / "logs"
+
+    def _child_environment(self) -> dict[str, str]:
+        """Ours over the caller's, whose own Airflow settings must not leak in."""
+        outer = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "AIRFLOW__"))}
+        tree = str(Path(__file__).resolve().parent.parent)  # works from a checkout and from an installed package
+        path = os.pathsep.join([tree, *filter(None, [outer.get("PYTHONPATH")])])
+        return {**outer, **self._environment, "PYTHONPATH": path}
+
+    def _migrate(self) -> None:
+        """Make or upgrade the metadata database; skipped when this very version has done so."""
+        from importlib.metadata import version
+
+        done = self.home / "airflow" / f"migrated-{version('apache-airflow-core')}"
+        if done.exists():
+            return
+        command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        with (self._log_folder / "migrate.log").open("ab") as log:
+            code = subprocess.run(command, env=self._child_environment(), stdout=log, stderr=log, umask=0o077).returncode
+        if code != 0:
+            raise EnvironmentFault(
+                "E-AIRFLOW-003", "Airflow's database can't be made", f"Look into {self._log_folder / 'migrate.log'}"
+            )
+        done.touch()
+
+    def _check_alive(self) -> None:
+        name = self._processes.dead()
+        if name is not None:
+            raise EnvironmentFault(
+                "E-AIRFLOW-005", f"Airflow's {name} ended by itself", f"Look into {self._log_folder / (name + '.log')}"
+            )
+
+
+def _people(home: Path) -> list[str]:
+    """Users: everybody of the trust root but the pipeline itself."""
+    try:
+        trust = TrustRoot.from_json(parse_canonical((home / "trust.json").read_bytes()))
+    except (OSError, PrivetError):
+        raise UsageError("E-AIRFLOW-001", "the home has no readable trust root", "Run privet init first") from None
+    names = [person.name for person in trust.people if "pipeline" not in person.roles]
+    if any(not _USER_NAME.fullmatch(name) or name == READER for name in names):
+        raise UsageError("E-AIRFLOW-009", "a name in the trust root can't be an Airflow user", "Use letters, digits and _.@-")
+    return names
+
+
+def _local_settings(root: Path) -> dict[str, str]:
+    """Secrets and port of this home's Airflow; made once."""
+    path = root / "local.json"
+    if path.exists():
+        settings: dict[str, str] = json.loads(path.read_text())
+        return settings
+    settings = {
+        "port": "8080",
+        "api_secret": secrets.token_urlsafe(32),
+        "jwt_secret": secrets.token_urlsafe(48),
+        "fernet_key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+    }
+    _write_private(path, json.dumps(settings))
+    return settings
+
+
+def _passwords(root: Path, users: list[str]) -> dict[str, str]:
+    path = root / "passwords.json"
+    known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    passwords = {user: known.get(user) or secrets.token_urlsafe(18) for user in users}
+    _write_private(path, json.dumps(passwords, indent=1))
+    return passwords
+
+
+def _write_private(path: Path, text: str) -> None:
+    """0600 from its first byte on, and whole or not at all."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

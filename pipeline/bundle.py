@@ -1,0 +1,193 @@
+"""The bundle folder: read without trusting it, written whole or not at all.
+
+Guarantee of reading: only regular files with a known name are opened (never through a link), and nothing of
+unbounded size is kept in memory. Guarantee of writing: the folder `bundle` is always one complete release.
+Not covered: file modes and dates, which carry no meaning here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from pipeline.evidence import EVIDENCE_FILES, EvidenceFile
+from privacy.canonical import Digest, Json, digest_bytes, parse_canonical
+from privacy.errors import EnvironmentFault, IntegrityError, UsageError
+
+EVIDENCE_LIST: Final = "evidence.json"
+RELEASE_STATEMENT: Final = "release.dsse.json"
+_APPROVAL = re.compile(r"approvals/(use|release)-[0-9a-f]{16}\.dsse\.json")
+_FOLDERS: Final = frozenset({"approvals", "audit", "model", "statements"})
+_MAX_JSON_BYTES: Final = 64 * 1_048_576
+_MAX_FILES: Final = 1000
+_CHUNK: Final = 1_048_576
+
+
+@dataclass(frozen=True, slots=True)
+class BundleView:
+    """What a bundle holds: digest and size of every file, and the bytes of the JSON ones."""
+
+    files: Mapping[str, EvidenceFile]
+    texts: Mapping[str, bytes]
+
+    def json(self, path: str) -> Json:
+        """Raises IntegrityError E-BUNDLE-003 (missing) or E-BUNDLE-006 (not canonical); both name the file."""
+        data = self.texts.get(path)
+        if data is None:
+            raise _missing(path)
+        try:
+            return parse_canonical(data)
+        except IntegrityError:
+            raise IntegrityError("E-BUNDLE-006", f"{path} is not canonical JSON", "Get the bundle again from its source") from None
+
+    @property
+    def approvals(self) -> tuple[str, ...]:
+        return tuple(sorted(path for path in self.files if _APPROVAL.fullmatch(path)))
+
+
+def approval_path(gate: str, envelope: bytes) -> str:
+    return f"approvals/{gate}-{digest_bytes(envelope).removeprefix('sha256:')[:16]}.dsse.json"
+
+
+def view_of(files: Mapping[str, bytes], streamed: Iterable[EvidenceFile] = ()) -> BundleView:
+    """A view of files in memory; `streamed` names those whose bytes stay where they are."""
+    known = {path: EvidenceFile(path, digest_bytes(data), len(data)) for path, data in files.items()}
+    known |= {file.path: file for file in streamed}
+    return BundleView(known, {path: data for path, data in files.items() if path.endswith(".json")})
+
+
+def read_bundle(folder: Path) -> BundleView:
+    """Read a folder somebody handed over.
+
+    Raises UsageError E-BUNDLE-001 (no folder), IntegrityError E-BUNDLE-002 (unknown file), E-BUNDLE-004 (link or
+    other special file), E-BUNDLE-005 (too large). Missing files are the verifier's to report.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise UsageError("E-BUNDLE-001", f"there is no bundle folder at {folder}", "Give the path of a bundle folder")
+    files: dict[str, EvidenceFile] = {}
+    texts: dict[str, bytes] = {}
+    for path in _walk(folder):
+        file, data = _read_file(folder, path)
+        files[path] = file
+        if data is not None:
+            texts[path] = data
+    return BundleView(files, texts)
+
+
+def known_name(path: str) -> bool:
+    return path in EVIDENCE_FILES or path in (EVIDENCE_LIST, RELEASE_STATEMENT) or _APPROVAL.fullmatch(path) is not None
+
+
+def _walk(folder: Path) -> list[str]:
+    found: list[str] = []
+    pending = [""]
+    while pending:
+        inside = pending.pop()
+        with os.scandir(folder / inside) as entries:
+            for entry in entries:
+                path = f"{inside}/{entry.name}" if inside else entry.name
+                if entry.is_dir(follow_symlinks=False) and path in _FOLDERS:
+                    pending.append(path)
+                elif not entry.is_file(follow_symlinks=False) and (known_name(path) or path in _FOLDERS):
+                    raise IntegrityError(
+                        "E-BUNDLE-004", f"{path} is a link or a special file", "Get the bundle again from its source"
+                    )
+                elif not known_name(path) or len(found) >= _MAX_FILES:
+                    name = path.encode("ascii", "backslashreplace").decode()[:120]
+                    raise IntegrityError(
+                        "E-BUNDLE-002", f"{name!r} does not belong to a bundle", "Get the bundle again from its source"
+                    )
+                else:
+                    found.append(path)
+    return sorted(found)
+
+
+def _read_file(folder: Path, path: str) -> tuple[EvidenceFile, bytes | None]:
+    """Digest and size; the bytes too when it is JSON."""
+    keep = path.endswith(".json")
+    hasher = hashlib.sha256()
+    kept = bytearray()
+    size = 0
+    try:
+        handle = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise IntegrityError("E-BUNDLE-004", f"{path} is a special file", "Get the bundle again from its source")
+            while chunk := file.read(_CHUNK):
+                hasher.update(chunk)
+                size += len(chunk)
+                if keep:
+                    kept += chunk
+                if keep and size > _MAX_JSON_BYTES:
+                    raise IntegrityError("E-BUNDLE-005", f"{path} is too large", "Get the bundle again from its source")
+    except OSError as error:
+        raise IntegrityError(
+            "E-BUNDLE-004", f"{path} can't be read ({error.strerror})", "Get the bundle again from its source"
+        ) from None
+    return EvidenceFile(path, "sha256:" + hasher.hexdigest(), size), bytes(kept) if keep else None
+
+
+def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Write a new folder, flushed to disk. Raises EnvironmentFault E-BUNDLE-007, leaving nothing behind."""
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, mode=0o700)
+        for path, data in files.items():
+            target = folder / path
+            target.parent.mkdir(exist_ok=True, mode=0o700)
+            with _new_file(target) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for inside in sorted({(folder / path).parent for path in files}):
+            sync_folder(inside)
+        sync_folder(folder)
+    except OSError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise EnvironmentFault(
+            "E-BUNDLE-007",
+            f"the bundle can't be written ({error.strerror})",
+            "Free some space; running again continues, and nothing half-written was left",
+        ) from None
+
+
+def install(temporary: Path, folder: Path, old_root: Digest | None) -> None:
+    """Put a written bundle in its place; an older one is kept beside it, named after its root."""
+    if folder.exists():
+        name = "unknown" if old_root is None else old_root.removeprefix("sha256:")[:12]
+        folder.rename(_free_name(folder.parent, f"{folder.name}-{name}"))
+    temporary.rename(folder)
+    sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _free_name(parent: Path, name: str) -> Path:
+    candidate = parent / name
+    count = 2
+    while candidate.exists():
+        candidate = parent / f"{name}-{count}"
+        count += 1
+    return candidate
+
+
+def _new_file(path: Path) -> BinaryIO:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    return os.fdopen(handle, "wb")
+
+
+def _missing(path: str) -> IntegrityError:
+    return IntegrityError("E-BUNDLE-003", f"{path} is missing", "Get the bundle again from its source")

@@ -1,0 +1,258 @@
+"""What each command does: thin shells around the stages, with the imports each needs inside it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from datetime import UTC, datetime
+
+from privacy.errors import UsageError
+
+
+def init(args: Namespace) -> int:
+    from pipeline.home import PIPELINE, Home
+
+    home = Home.create(args.home, demo_identities=args.demo_identities)
+    print(f"made a Privet home at {args.home}; the pipeline signs as {PIPELINE} with key {home.key.public_hex[:16]}…")
+    if args.demo_identities:
+        print("demo identities: their private keys lie in this home, so their signatures prove no person's will")
+    return 0
+
+
+def demo(args: Namespace) -> int:
+    from pipeline.demo import run_demo
+
+    return run_demo(args.home, customers=args.customers)
+
+
+def logs_generate(args: Namespace) -> int:
+    from pipeline.logs import LogSpec, generate_logs
+
+    spec = LogSpec(seed=args.seed, customers=args.customers, app_lines=args.app_lines, bad_lines=args.bad_lines)
+    made = generate_logs(args.folder, spec)
+    print(f"wrote {made.records} records with {len(made.planted)} planted values to {args.folder}")
+    print(f"ground truth: {made.truth_path}")
+    return 0
+
+
+def policy_check(args: Namespace) -> int:
+    from privacy.policy_file import PolicyFaults, load_policy, policy_digest
+
+    try:
+        policy = load_policy(args.file)
+    except PolicyFaults as error:
+        for fault in error.faults:
+            print(f"{args.file}:{fault.line}: {fault.field}: {fault.message}", file=sys.stderr)
+        raise
+    budget = policy.budget
+    print(f"{policy.name}: ok, {policy_digest(policy)}")
+    print(
+        f"  epsilon {budget.epsilon:g} at delta {budget.delta:g} per {policy.privacy_unit.name}, "
+        f"{policy.recipe.steps} steps, sampling probability {budget.sampling_probability:.4g}"
+    )
+    return 0
+
+
+def policy_schema(_: Namespace) -> int:
+    from privacy.policy import Policy
+
+    print(json.dumps(Policy.model_json_schema(), indent=2, ensure_ascii=False))
+    return 0
+
+
+def run(args: Namespace) -> int:
+    from pipeline.home import Home
+    from pipeline.run import run_policy
+    from pipeline.screen import Screen
+
+    screen = Screen()
+    home = Home.open_or_create(args.home, demo_identities=args.demo_approvals)
+    outcome = run_policy(
+        home,
+        args.policy,
+        args.source,
+        requested_by=args.requested_by,
+        demo_approvals=args.demo_approvals,
+        screen=screen,
+    )
+    screen.say(f"released: {outcome.bundle}")
+    screen.say(f"report:   {outcome.bundle / 'report.html'}")
+    screen.say(f"check it: privet verify {outcome.bundle}")
+    return 0
+
+
+def quarantine_replay(args: Namespace) -> int:
+    from pipeline.home import Home
+    from pipeline.ingest import replay_quarantine
+    from pipeline.run import context_for
+
+    ctx = context_for(Home.open(args.home), args.policy, "replay", requested_by=None)
+    result = replay_quarantine(ctx, args.manifest)
+    facts = result.manifest.facts
+    print(f"{result.digest}: {facts.get('records', 0)} records accepted, {facts.get('rejects', 0)} still refused")
+    return 0
+
+
+def airflow_env(args: Namespace) -> int:
+    from pipeline.airflow_local import airflow_environment
+
+    for name, value in sorted(airflow_environment(args.home.resolve()).items()):
+        print(f"export {name}={json.dumps(value)}")
+    return 0
+
+
+def approvals_list(args: Namespace) -> int:
+    from pipeline.home import Home
+
+    home = Home.open(args.home)
+    for request in home.approvals.list():
+        votes = home.approvals.approvals(request.digest, home.trust)
+        if args.json:
+            print(json.dumps({"id": request.id, "gate": request.gate, "digest": request.digest, "votes": len(votes)}))
+            continue
+        who = ", ".join(f"{v.signer} {v.decision} as {v.role}" for v in votes) or "nobody has signed"
+        print(f"{request.id}  {request.gate:<8}{request.policy_name:<24}{request.digest[:19]}…  {who}")
+    return 0
+
+
+def approvals_show(args: Namespace) -> int:
+    from pipeline.home import Home
+
+    home = Home.open(args.home)
+    request = home.approvals.get(args.id)
+    print(f"request {request.id}: {request.gate} gate of {request.policy_name}, run {request.run_id}")
+    print(f"asked by {request.requested_by} at {request.created_at}; needs {dict(request.quorum)}")
+    print(f"a signature covers {request.digest}")
+    for label, value in request.shown:
+        print(f"  {label}: {value}")
+    for vote in home.approvals.approvals(request.digest, home.trust):
+        print(f"  {vote.decision} by {vote.signer} as {vote.role} ({vote.custody} key): {vote.reason}")
+    return 0
+
+
+def approvals_sign(args: Namespace) -> int:
+    from pipeline.approve import sign_envelope, sign_request
+    from pipeline.home import Home, read_key_file
+
+    home = Home.open(args.home)
+    key = read_key_file(args.key) if args.key else home.identity(args.name)
+    request = home.approvals.get(args.id)
+    now = datetime.now(UTC)
+    if args.print_only:
+        sys.stdout.write(sign_envelope(request, args.role, args.decision, args.reason, key, now).decode() + "\n")
+        return 0
+    vote = sign_request(home, request, args.name, args.role, args.decision, args.reason, key, now)
+    print(f"{vote.decision} by {vote.signer} as {vote.role} over {vote.digest}")
+    return 0
+
+
+def verify(args: Namespace) -> int:
+    from pipeline.screen import print_verification
+    from pipeline.verify import verify_bundle
+    from privacy.canonical import parse_json
+    from privacy.signing import TrustRoot
+
+    trust = None
+    if args.trust is not None:
+        try:
+            trust = TrustRoot.from_json(parse_json(args.trust.read_bytes()))
+        except OSError as error:
+            raise UsageError(
+                "E-VERIFY-001", f"the trust root can't be read ({error.strerror})", "Give the path of a trust.json"
+            ) from None
+    verification = verify_bundle(args.bundle, trust, datetime.now(UTC))
+    print_verification(verification, as_json=args.json)
+    return verification.exit_code
+
+
+def journal_verify(args: Namespace) -> int:
+    from privacy.journal import verify_journal
+
+    from pipeline.home import Home
+
+    home = Home.open(args.home)
+    state = verify_journal(home.path / "journal.sqlite", home.key.public_hex, _anchor(args.anchor))
+    print(f"ok: {state.size} entries, head {state.head}")
+    if args.anchor is None:
+        print("no anchor given: a journal cut or rewritten as a whole by the holder of its key would not show")
+    return 0
+
+
+def journal_show(args: Namespace) -> int:
+    from pipeline.home import Home
+
+    for entry in Home.open(args.home).journal.entries():
+        print(json.dumps(entry.to_json(), ensure_ascii=False, sort_keys=True))
+    return 0
+
+
+def budget(args: Namespace) -> int:
+    from pipeline.home import Home
+
+    ledger = Home.open(args.home).ledger
+    for scope in ledger.scopes():
+        spent, cap = ledger.spent_epsilon(scope), ledger.cap_epsilon(scope)
+        if args.json:
+            print(json.dumps({"scope": scope, "epsilon_spent": spent, "epsilon_cap": cap}))
+        else:
+            print(f"{scope}: epsilon {spent:.4f} of {cap:g} spent, {len(ledger.spends(scope))} runs")
+    return 0
+
+
+def erase(args: Namespace) -> int:
+    from pipeline.erase import erase as erase_subject
+    from pipeline.home import Home
+    from pipeline.screen import print_receipt
+
+    subject = sys.stdin.readline().rstrip("\n") if args.subject == "-" else args.subject
+    if not subject.strip():
+        raise UsageError(
+            "E-ERASE-001", "no subject was given", "Pass the value of the subject field, or - and write it to standard input"
+        )
+    receipt = erase_subject(Home.open(args.home), subject, args.case, args.by)
+    print_receipt(receipt, as_json=args.json)
+    return 0
+
+
+def identity_new(args: Namespace) -> int:
+    from pipeline.home import write_key_file
+    from privacy.signing import SigningKey
+
+    key = SigningKey.generate()
+    try:
+        write_key_file(args.key, key)
+    except FileExistsError:
+        raise UsageError(
+            "E-HOME-008", "there is a file with that name", "Name a new file; keys are never overwritten"
+        ) from None
+    print(key.public_hex)
+    return 0
+
+
+def identity_enrol(args: Namespace) -> int:
+    from pipeline.home import Home, add_person
+    from privacy.signing import Person
+
+    if len(args.public) != 64 or not all(c in "0123456789abcdef" for c in args.public):
+        raise UsageError("E-HOME-009", "the public key is not 64 hex digits", "Pass what privet identity new printed")
+    trust = add_person(Home.open(args.home), Person(args.name, args.public, tuple(args.roles)))
+    print(f"enrolled {args.name} as {', '.join(args.roles)}; trust root {trust.digest}")
+    return 0
+
+
+def identity_list(args: Namespace) -> int:
+    from pipeline.home import Home
+
+    for person in Home.open(args.home).trust.people:
+        print(f"{person.name:<20}{', '.join(person.roles):<28}{person.custody:<6}{person.public_hex[:16]}…")
+    return 0
+
+
+def _anchor(text: str | None) -> tuple[int, str] | None:
+    if text is None:
+        return None
+    size, _, digest = text.partition(":")
+    if not size.isdigit() or not digest:
+        raise UsageError("E-JOURNAL-009", "the anchor is not SIZE:DIGEST", "Give the size and head digest that you noted")
+    return int(size), digest

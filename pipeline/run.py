@@ -1,0 +1,124 @@
+"""The whole chain in one process, without Airflow: for development, for tests, for a first look.
+
+Guarantee: the stages and gates are those of the DAG; nothing is skipped, and a closed gate ends the run with the
+request that waits. Running again continues: committed stages are found, not repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline import tasks
+from pipeline.home import DEMO_PEOPLE, Home
+from pipeline.stage import Manifest, StageContext, load_manifest
+from privacy.canonical import Digest, Scalar, digest_of
+from privacy.errors import GateClosed
+from privacy.gates import Requirement, decide_gate
+from privacy.policy_file import load_policy, policy_digest
+from privacy.verdict import Verdict
+
+if TYPE_CHECKING:
+    from pipeline.approve import ApprovalRequest
+    from pipeline.screen import Screen
+
+
+@dataclass(frozen=True, slots=True)
+class RunOutcome:
+    """Where the release is, and the manifests that led to it."""
+
+    bundle: Path
+    digests: Mapping[str, Digest]
+
+
+def run_policy(
+    home: Home,
+    policy_path: Path,
+    source_uri: str,
+    *,
+    screen: Screen,
+    requested_by: str | None = None,
+    demo_approvals: bool = False,
+    run_id: str | None = None,
+) -> RunOutcome:
+    """Run every stage. Raises GateClosed E-RUN-001 when a gate waits, ReleaseRefusal when the evidence is not enough."""
+    policy = load_policy(policy_path)
+    run = run_id or "run-" + digest_of({"policy": policy_digest(policy), "source": source_uri})[7:19]
+    who = tasks.enrolled_requester(home.path, policy_path, requested_by)
+    chain = _Chain(home, policy_path, run, who, screen, demo_approvals)
+    ingest = chain.step("ingest", lambda: tasks.run_ingest(home.path, policy_path, source_uri, run, who, screen.progress))
+    protect = chain.step("protect", lambda: tasks.run_protect(home.path, policy_path, ingest, run, who, screen.progress))
+    validate = chain.step("validate", lambda: tasks.run_validate(home.path, policy_path, protect, run, who, screen.progress))
+    chain.gate(tasks.open_use_request(home.path, policy_path, protect, validate, run, who))
+    train = chain.step("train", lambda: tasks.run_train(home.path, policy_path, protect, validate, run, who, screen.progress))
+    audit = chain.step("audit", lambda: tasks.run_audit(home.path, policy_path, protect, train, run, who, screen.progress))
+    digests = {"ingest": ingest, "protect": protect, "validate": validate, "train": train, "audit": audit}
+    digests["report"] = chain.step(
+        "report", lambda: tasks.run_report(home.path, policy_path, digests, run, who, screen.progress)
+    )
+    assemble = chain.step("assemble", lambda: tasks.run_assemble(home.path, policy_path, digests, run, who, screen.progress))
+    chain.gate(tasks.open_release_request(home.path, policy_path, assemble, run, who))
+    digests["release"] = chain.step("release", lambda: tasks.run_release(home.path, policy_path, assemble, run, who))
+    return RunOutcome(home.releases_dir / policy.name / "bundle", digests)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chain:
+    home: Home
+    policy_path: Path
+    run: str
+    requested_by: str
+    screen: Screen
+    demo_approvals: bool
+
+    def step(self, name: str, call: Callable[[], Digest]) -> Digest:
+        with self.screen.stage(name) as done:
+            digest = call()
+            done(_worth_showing(load_manifest(self.home, digest)), False)
+        return digest
+
+    def gate(self, request: ApprovalRequest) -> None:
+        if self.demo_approvals:
+            _sign_as_demo(self.home, request)
+        verdict = gate_verdict(self.home, request)
+        if verdict.blocks:
+            raise GateClosed(
+                "E-RUN-001",
+                f"the {request.gate} gate is closed for request {request.id} ({verdict.reason})",
+                f"See it with privet approvals show {request.id}, sign it with privet approvals sign; running again continues",
+            )
+        self.screen.good(f"{request.gate + ' gate':<10}{verdict.reason}")
+
+
+def gate_verdict(home: Home, request: ApprovalRequest) -> Verdict:
+    """Whether the gate of this request is open now."""
+    need = Requirement(request.gate, dict(request.quorum), request.expires_hours, request.requested_by)
+    votes = home.approvals.approvals(request.digest, home.trust)
+    return decide_gate(request.digest, votes, need, home.trust, datetime.now(UTC))
+
+
+def context_for(home: Home, policy_path: Path, run_id: str, requested_by: str | None) -> StageContext:
+    """A context outside a run, e.g. for replaying the quarantine."""
+    policy = load_policy(policy_path)
+    return StageContext(home, policy, policy_digest(policy), run_id, requested_by or policy.approvals.requested_by)
+
+
+def _sign_as_demo(home: Home, request: ApprovalRequest) -> None:
+    from pipeline.approve import sign_request
+
+    if not gate_verdict(home, request).blocks:
+        return  # an earlier try of this run has signed
+    for role in sorted(request.quorum):
+        name = next((n for n, roles in DEMO_PEOPLE.items() if role in roles), None)
+        if name is None:
+            continue  # a role nobody in the demo holds: the gate stays closed, as it should
+        reason = "demo identity: signed without a person looking"
+        sign_request(home, request, name, role, "approve", reason, home.identity(name), datetime.now(UTC))
+
+
+def _worth_showing(manifest: Manifest) -> dict[str, Scalar]:
+    shown = {k: v for k, v in manifest.facts.items() if not str(v).startswith("sha256:") and "." not in k}
+    return dict(list(shown.items())[:6])

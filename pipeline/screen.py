@@ -1,0 +1,119 @@
+"""What people see in a terminal: headings, progress, tables. Holds no decision.
+
+Prints plain lines where the output is no terminal, so that a CI log stays readable.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from privacy.canonical import Scalar
+
+if TYPE_CHECKING:
+    from pipeline.erase import ErasureReceipt
+    from pipeline.verify import Verification
+
+_COLOURS = {"passed": "green", "failed": "red", "not_evaluated": "yellow"}
+_PLAIN_EVERY_SECONDS = 5.0
+
+
+class Screen:
+    """Progress and headings of a long run."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self._began = time.monotonic()
+        self._last = 0.0
+
+    def heading(self, text: str) -> None:
+        self.console.print()
+        self.console.print(f"[bold]── {escape(text)}[/bold]")
+
+    def say(self, text: str) -> None:
+        self.console.print(escape(text))
+
+    def good(self, text: str) -> None:
+        self.console.print(f"[green]✓[/green] {escape(text)}")
+
+    def bad(self, text: str) -> None:
+        self.console.print(f"[red]✗[/red] {escape(text)}")
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Callable[[Mapping[str, Scalar], bool], None]]:
+        """Times a stage; call what it yields with the facts worth showing."""
+        began = time.monotonic()
+
+        def done(facts: Mapping[str, Scalar], reused: bool = False) -> None:
+            self._clear()
+            shown = ", ".join(f"{k} {_short(v)}" for k, v in facts.items() if v is not None)
+            took = "found its own result" if reused else f"{time.monotonic() - began:.1f} s"
+            self.good(f"{name:<10}{took:<22}{shown}")
+
+        try:
+            yield done
+        finally:
+            self._clear()
+
+    def progress(self, what: str, done: int, total: int) -> None:
+        """A `Progress` callback: one live line on a terminal, a line every few seconds elsewhere."""
+        now = time.monotonic()
+        of = f"/{total}" if total else ""
+        if self.console.is_terminal:
+            if now - self._last >= 0.1:
+                self._last = now
+                sys.stdout.write(f"\r\x1b[2K  {what} {done}{of}")
+                sys.stdout.flush()
+        elif now - self._last >= _PLAIN_EVERY_SECONDS:
+            self._last = now
+            self.console.print(f"  {escape(what)} {done}{of}")
+
+    def _clear(self) -> None:
+        if self.console.is_terminal:
+            sys.stdout.write("\r\x1b[2K")
+            sys.stdout.flush()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+
+def print_verification(verification: Verification, as_json: bool) -> None:
+    """The table claim → evidence → verdict, and one line at the end."""
+    if as_json:
+        print(json.dumps(verification.to_json(), ensure_ascii=False))
+        return
+    console = Console(highlight=False)
+    table = Table(show_lines=False, header_style="bold", expand=False)
+    for column in ("claim", "evidence", "verdict"):
+        table.add_column(column, overflow="fold")
+    for row in verification.rows:
+        colour = _COLOURS.get(row.outcome, "cyan")
+        table.add_row(escape(row.claim), escape(row.evidence), f"[{colour}]{row.outcome}[/{colour}]")
+    console.print(table)
+    words = {0: "[green]verified[/green]", 3: "[red]gate closed[/red]", 4: "[red]integrity broken[/red]"}
+    console.print(f"{words[verification.exit_code]} (exit {verification.exit_code})")
+    for row in verification.rows:
+        if row.outcome != "passed" and row.blocks:
+            console.print(f"  [red]✗[/red] {escape(row.claim)}: {escape(row.evidence)}")
+
+
+def print_receipt(receipt: ErasureReceipt, as_json: bool) -> None:
+    """What an erasure touched. Never shows the subject itself."""
+    if as_json:
+        print(json.dumps(receipt.to_json(), ensure_ascii=False))
+        return
+    for line in receipt.lines():
+        print(line)
+
+
+def _short(value: Scalar) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from privacy.errors import PolicyError
+from privacy.policy import Policy
+from privacy.policy_file import PolicyFaults, load_policy, policy_digest
+from tests.worlds.policies import make_policy, policy_value
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def write(path: Path, value: object) -> Path:
+    path.write_text(yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    return path
+
+
+def line_of(path: Path, needle: str) -> int:
+    return next(n for n, text in enumerate(path.read_text().splitlines(), 1) if needle in text)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dags" / "policies").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_policy_loads_and_is_named_after_its_file(path: Path) -> None:
+    assert load_policy(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "needle", "message"),
+    [
+        ("budget.epsilonn", 3, "epsilonn", "unknown field"),
+        ("colour", "green", "colour", "unknown field"),
+        ("budget.epsilon", -1, "epsilon", "greater than 0"),
+        ("budget.delta", 0.01, "budget", "below 1 / budget.population"),
+        ("budget.expected_batch_size", 500, "budget", "larger than budget.population"),
+        ("budget.cap_epsilon", 1.0, "budget", "could never run"),
+        ("pii.default", "keep", "default", "may not be keep"),
+        ("pii.entities", {"PERSON": "encrypt"}, "PERSON", "Input should be"),
+        ("expectations.labels", ["a", "a"], "labels", "twice"),
+        ("source.fields.label", "customer", "fields", "two roles"),
+        ("source.format", "lines", "source", "needs source.pattern"),
+        ("approvals.use.quorum", {}, "quorum", "at least 1"),
+        ("budget.epsilon", float("inf"), "epsilon", "finite"),
+    ],
+)
+def test_a_fault_names_its_field_and_line(tmp_path: Path, dotted: str, value: object, needle: str, message: str) -> None:
+    path = write(tmp_path / "p.yaml", policy_value(**{dotted: value}))
+    with pytest.raises(PolicyFaults) as caught:
+        load_policy(path)
+    fault = caught.value.faults[0]
+    assert message in fault.message
+    assert fault.line == line_of(path, f"{needle}:")
+    assert caught.value.exit_code == 2
+    assert f"line {fault.line}" in str(caught.value)
+
+
+def test_a_missing_subject_is_a_fault_at_its_parent(tmp_path: Path) -> None:
+    value = policy_value()
+    del value["source"]["fields"]["subject"]  # type: ignore[index]
+    path = write(tmp_path / "p.yaml", value)
+    with pytest.raises(PolicyFaults) as caught:
+        load_policy(path)
+    assert caught.value.faults[0].field == "source.fields.subject"
+    assert caught.value.faults[0].line == line_of(path, "fields:")
+
+
+def test_all_faults_are_reported_at_once(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.yaml", policy_value(**{"budget.epsilon": -1, "recipe.steps": 0, "colour": 1}))
+    with pytest.raises(PolicyFaults) as caught:
+        load_policy(path)
+    assert {f.field for f in caught.value.faults} == {"budget.epsilon", "recipe.steps", "colour"}
+    assert "2 more" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [", "version: 1\nversion: 1\n", "\tx: 1", "!!python/object/apply:os.system ['true']", "? [a]\n: 1\n"]
+)
+def test_what_is_not_plain_yaml_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(PolicyError):
+        load_policy(path)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"", b"- 1\n", b"x" * 1_100_000])
+def test_files_that_are_no_policy_are_refused(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_bytes(data)
+    with pytest.raises(PolicyError):
+        load_policy(path)
+    with pytest.raises(PolicyError):
+        load_policy(tmp_path / "absent.yaml")
+
+
+def test_the_digest_follows_the_meaning_not_the_spelling(tmp_path: Path) -> None:
+    one = write(tmp_path / "a.yaml", policy_value())
+    two = tmp_path / "b.yaml"
+    two.write_text("# a comment\n" + one.read_text())
+    assert policy_digest(load_policy(one)) == policy_digest(load_policy(two))
+    assert policy_digest(make_policy()) != policy_digest(make_policy(**{"budget.epsilon": 7.0}))
+
+
+def test_lines_format_needs_a_group_for_every_field() -> None:
+    with pytest.raises(ValueError, match="no group named"):
+        make_policy(**{"source.format": "lines", "source.pattern": r"(?P<customer>\w+) (?P<text>.*)"})
+
+
+def test_every_field_is_documented() -> None:
+    """docs/policy.md names every field of the model, so none can be added in silence."""
+    text = (ROOT / "docs" / "policy.md").read_text()
+
+    def names(schema: dict[str, object], whole: dict[str, dict[str, object]]) -> set[str]:
+        found: set[str] = set()
+        for part in [schema, *whole.values()]:
+            properties = part.get("properties", {})
+            assert isinstance(properties, dict)
+            found |= set(properties)
+        return found
+
+    schema = Policy.model_json_schema()
+    missing = sorted(n for n in names(schema, schema["$defs"]) if f"`{n}`" not in text)
+    assert missing == []

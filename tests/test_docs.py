@@ -1,0 +1,65 @@
+"""Docs move with the code: commands, options, error codes and guarantees must be in them, and must exist."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.cli import build_parser
+
+ROOT = Path(__file__).resolve().parent.parent
+CODE = re.compile(r"\bE-[A-Z]+-[0-9]{3}\b")
+
+
+def leaves(parser: argparse.ArgumentParser, path: tuple[str, ...] = ()) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
+    if not groups:
+        yield " ".join(path), parser
+    for group in groups:
+        for name, child in group.choices.items():
+            yield from leaves(child, (*path, name))
+
+
+def source_files() -> list[Path]:
+    return [p for top in ("privacy", "training", "pipeline", "dags") for p in (ROOT / top).rglob("*.py")]
+
+
+def test_every_command_and_option_is_documented_and_has_help() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    for name, parser in leaves(build_parser()):
+        assert f"`privet {name}" in text, name
+        section = text.split(f"`privet {name}", 1)[1].split("\n## ", 1)[0]
+        assert parser.description, name
+        for action in parser._actions:
+            for option in action.option_strings:
+                if option not in ("-h", "--help"):
+                    assert f"`{option}" in section or f"`{option}" in text.split("\n## ", 1)[0], f"{name} {option}"
+
+
+def test_every_error_code_is_documented_and_used() -> None:
+    used = {code for path in source_files() for code in CODE.findall(path.read_text())}
+    documented = set(re.findall(r"^\| (E-[A-Z]+-[0-9]{3}) \|", (ROOT / "docs" / "errors.md").read_text(), re.M))
+    assert sorted(used - documented) == []
+    assert sorted(documented - used) == []
+
+
+def test_every_guarantee_names_code_and_a_test_that_exist() -> None:
+    rows = re.findall(r"^\| (?!claim|---)(.+?) \| (.+?) \| (.+?) \|$", (ROOT / "docs" / "guarantees.md").read_text(), re.M)
+    assert len(rows) >= 15
+    for claim, code, tests in rows:
+        for name in re.findall(r"`([\w/.]+\.py)`", code):
+            assert (ROOT / name).is_file(), f"{claim}: {name}"
+        named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", tests)
+        assert named, claim
+        for file, test in named:
+            assert (ROOT / file).is_file(), f"{claim}: {file}"
+            if test:
+                assert f"def {test}(" in (ROOT / file).read_text(), f"{claim}: {file}::{test}"
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        for target in re.findall(r"\]\((?!https?://|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} → {target}"

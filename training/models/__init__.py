@@ -1,0 +1,1 @@
+"""Model architectures; every layer is one that the engine has exact per-unit gradients for."""
