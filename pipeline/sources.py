@@ -9,6 +9,7 @@ Assumption: the folder itself was named by the operator; a link there is followe
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
@@ -64,7 +65,8 @@ class Survey:
     @property
     def digest(self) -> Digest:
         """Changes when any name, byte or fault of the source changes."""
-        rows: list[Json] = [[f.name, f.digest, f.fault] for f in self.files]
+        # Names need not be UTF-8; hex is a spelling that JSON can always carry.
+        rows: list[Json] = [[os.fsencode(f.name).hex(), f.digest, f.fault] for f in self.files]
         return digest_of({"files": rows})
 
 
@@ -107,8 +109,9 @@ def open_beneath(folder: Path, name: str) -> int:
             current = below
         handle = os.open(parts[-1], flags, dir_fd=current)
     except OSError as error:
-        # ELOOP is what O_NOFOLLOW answers for a link; ENXIO is a socket.
-        raise FileFault("E-INGEST-150" if error.errno in (40, 6, 20) else "E-INGEST-151") from None
+        # ELOOP is what O_NOFOLLOW answers for a link (ENOTDIR for one in the middle); ENXIO is a socket.
+        special = error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
+        raise FileFault("E-INGEST-150" if special else "E-INGEST-151") from None
     finally:
         os.close(current)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
@@ -274,7 +277,11 @@ def _select(folder: Path, patterns: tuple[str, ...]) -> list[str]:
     split = [tuple(part for part in pattern.split("/") if part not in ("", ".")) for pattern in patterns]
     depth = max((64 if "**" in parts else len(parts)) for parts in split)
     names: list[str] = []
-    for where, folders, files in os.walk(folder, followlinks=False):
+
+    def unreadable(error: OSError) -> None:  # kept as a name: opening it gives the reject
+        names.append(Path(error.filename).relative_to(folder).as_posix())
+
+    for where, folders, files in os.walk(folder, onerror=unreadable, followlinks=False):
         below = Path(where).relative_to(folder).parts
         linked = [d for d in folders if (Path(where) / d).is_symlink()]
         folders[:] = sorted(set(folders) - set(linked)) if len(below) + 1 < depth else []

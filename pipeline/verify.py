@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pipeline.bundle import BundleView, read_bundle
 from pipeline.claims import (
@@ -33,12 +33,13 @@ from pipeline.claims import (
 from pipeline.evidence import REQUIRED_VERDICTS, is_pipeline, moment, use_subject
 from privacy.accounting import recompute_epsilon
 from privacy.canonical import Digest, Json
-from privacy.errors import GateClosed, IntegrityError, PrivetError
+from privacy.errors import PrivetError
 from privacy.gates import Approval, GateName, decide_gate
 from privacy.signing import TrustRoot
 from privacy.verdict import Outcome, Verdict
 
 Kind = Literal["integrity", "gate", "note"]
+_T = TypeVar("_T")
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
@@ -111,8 +112,178 @@ class _Rows:
     def __init__(self) -> None:
         self.found: list[Row] = []
 
-    def run[T](self, claim: str, check: Callable[[], T], say: Callable[[T], str], kind: Kind = "integrity") -> T | None:
-        ...
+    def run(self, claim: str, check: Callable[[], _T], say: Callable[[_T], str] = str, kind: Kind = "integrity") -> _T | None:
+        try:
+            value = check()
+            self.add(claim, say(value), "passed", kind)
+            return value
+        except PrivetError as error:
+            self.add(claim, error.cause, "failed", kind, error.code)
+        except Exception as error:  # hostile bytes may break a parser in a way nobody foresaw: that is a failure too
+            self.add(claim, f"malformed ({type(error).__name__})", "failed", kind, "E-VERIFY-013")
+        return None
+
+    def add(self, claim: str, evidence: str, verdict: Outcome, kind: Kind, code: str = "") -> None:
+        self.found.append(Row(claim, evidence, verdict, kind, code))
+
+    def gate(self, claim: str, check: Callable[[], Verdict]) -> None:
+        """A gate row from a verdict; a check that can't be made counts as not evaluated."""
+        try:
+            verdict = check()
+        except PrivetError as error:
+            verdict = Verdict(claim, "not_evaluated", f"{error.code}: {error.cause}")
+        except Exception as error:
+            verdict = Verdict(claim, "not_evaluated", f"E-VERIFY-013: malformed ({type(error).__name__})")
+        code, _, rest = verdict.reason.partition(": ")
+        known = code.startswith("E-") and bool(rest)
+        self.add(claim, rest if known else verdict.reason, verdict.outcome, "gate", code if known else "")
 
 
-def _verify(rows: _Rows, view: BundleView, trust: TrustRoot | None, now: datetime) -> None: ...
+def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetime) -> None:
+    trust = given if given is not None else rows.run("identities", lambda: _own_trust(view), lambda t: f"{len(t.people)} listed")
+    evidence = None if trust is None else _open_all(rows, view, trust, released=True)
+    if evidence is None:
+        rows.add("all other claims", "not looked at: the bytes are not intact", "not_evaluated", "integrity", "E-VERIFY-014")
+        return
+    _integrity(rows, evidence)
+    release = rows.run("release statement", lambda: check_release(evidence), lambda r: f"signed by the pipeline at {r.released_at}")
+    if release is None:
+        rows.add("gates", "not looked at: there is no valid release statement", "not_evaluated", "gate", "E-VERIFY-014")
+        return
+    released_at = moment(release.released_at)
+    _gates(rows, evidence, released_at)
+    rows.gate("released in the past", lambda: _in_the_past(released_at, now))
+    _notes(rows, evidence, given)
+
+
+def _open_all(rows: _Rows, view: BundleView, trust: TrustRoot, *, released: bool) -> Evidence | None:
+    """Layout, digests, root, canonical form and signatures: without these nothing else is worth reading."""
+    root = rows.run("files, digests and root", lambda: check_layout(view, released=released), lambda r: f"evidence root {r}")
+    if root is None or rows.run("one spelling per document", lambda: check_canonical(view)) is None:
+        return None
+    return rows.run(
+        "signatures of the statements",
+        lambda: open_evidence(view, trust, root),
+        lambda e: f"{len(e.statements)} statements signed by {e.signer.name}",
+    )
+
+
+def _integrity(rows: _Rows, evidence: Evidence) -> None:
+    rows.run("statements agree", lambda: check_statements(evidence))
+    rows.run("stage results chain", lambda: check_manifests(evidence))
+    rows.run("epsilon recomputed", lambda: check_epsilon(evidence))
+    rows.run("trace follows the policy", lambda: check_trace_follows_policy(evidence))
+    rows.run("journal", lambda: check_journal(evidence))
+    for gate in ("use", "release"):
+        rows.run(
+            f"signatures at the {gate} gate",
+            lambda gate=gate: open_approvals(evidence.view, evidence.trust, gate),  # type: ignore[misc]
+            lambda found: f"{len(found)} signed decisions",
+        )
+
+
+def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
+    rows.gate("mechanism", lambda: _mechanism(evidence))
+    rows.gate("epsilon within the budget", lambda: _within_budget(evidence))
+    recorded: list[Verdict] = [_validation(evidence)]
+    try:
+        recorded += evidence.verdicts()
+    except PrivetError as error:
+        rows.add("verdicts", error.cause, "not_evaluated", "gate", error.code)
+    names = [v.check for v in recorded]
+    for name in REQUIRED_VERDICTS:
+        if name not in names:
+            rows.add(name, "no verdict was recorded", "not_evaluated", "gate", "E-VERIFY-015")
+    for verdict in recorded:
+        rows.gate(verdict.check, lambda verdict=verdict: _coded(verdict))  # type: ignore[misc]
+    rows.gate("use gate", lambda: _use_gate(evidence))
+    rows.gate("release gate", lambda: _decide(evidence, "release", evidence.root, as_of))
+
+
+def _coded(verdict: Verdict) -> Verdict:
+    if not verdict.blocks or verdict.reason.startswith("E-"):
+        return verdict
+    return Verdict(verdict.check, verdict.outcome, f"E-VERIFY-015: {verdict.reason}", verdict.evidence)
+
+
+def _mechanism(evidence: Evidence) -> Verdict:
+    if evidence.terms.mechanism != "dp_sgd" or evidence.trace().mechanism != MECHANISM:
+        return Verdict("mechanism", "failed", "E-VERIFY-016: the model was not trained with a differentially private mechanism")
+    return Verdict("mechanism", "passed", f"DP-SGD ({MECHANISM}, {evidence.trace().neighbouring_relation})")
+
+
+def _within_budget(evidence: Evidence) -> Verdict:
+    epsilon, budget = recompute_epsilon(evidence.trace()), evidence.terms.epsilon
+    if not epsilon <= budget:
+        return Verdict("epsilon", "failed", f"E-VERIFY-017: epsilon {epsilon:.6f} is over the policy's {budget:g}")
+    return Verdict("epsilon", "passed", f"{epsilon:.6f} of {budget:g} that the policy allows")
+
+
+def _validation(evidence: Evidence) -> Verdict:
+    facts = evidence.manifests["validate"].get("facts")
+    said = facts.get("verdict") if isinstance(facts, dict) else None
+    if said == "passed":
+        return Verdict("validation", "passed", "every expectation was evaluated and held")
+    if said == "failed":
+        return Verdict("validation", "failed", "an expectation did not hold")
+    return Verdict("validation", "not_evaluated", "the validation left no verdict")
+
+
+def _use_gate(evidence: Evidence) -> Verdict:
+    """Use is judged as of the training, and counts only approvals that the journal has before it."""
+    own, terms = evidence.block.manifests, evidence.terms
+    subject = use_subject(evidence.policy_digest, own["protect"], own["validate"], terms.epsilon, terms.delta)
+    entries = journal_entries(evidence)
+    trained = next((e.seq for e in entries if e.kind == "stage" and e.facts.get("manifest") == own["train"]), -1)
+    in_time = {e.facts.get("envelope") for e in entries if e.kind == "approval" and e.seq < trained}
+    return _decide(evidence, "use", subject, moment(str(evidence.manifests["train"].get("created_at"))), in_time)
+
+
+def _decide(
+    evidence: Evidence, gate: GateName, subject: Digest, as_of: datetime, in_time: set[Json] | None = None
+) -> Verdict:
+    counted: list[Approval] = []
+    late = 0
+    for path, approval in open_approvals(evidence.view, evidence.trust, gate):
+        person = evidence.trust.by_key(approval.signer_key)
+        if person is None or is_pipeline(person):
+            return Verdict(gate, "failed", "E-GATE-022: the pipeline's key signed an approval; only a person can")
+        if in_time is None or approval.decision == "reject" or evidence.view.files[path].sha256 in in_time:
+            counted.append(approval)
+        else:
+            late += 1
+    if late and not counted:
+        return Verdict(gate, "failed", "E-GATE-025: the journal has no approval of this use before the training")
+    requirement = evidence.terms.requirement(gate, evidence.block.requested_by)
+    return decide_gate(subject, counted, requirement, evidence.trust, as_of)
+
+
+def _in_the_past(released_at: datetime, now: datetime) -> Verdict:
+    if released_at > now + _CLOCK_SKEW:
+        return Verdict("release date", "failed", "E-VERIFY-012: the release is dated in the future")
+    return Verdict("release date", "passed", f"released {released_at.isoformat(timespec='seconds')}")
+
+
+def _own_trust(view: BundleView) -> TrustRoot:
+    return TrustRoot.from_json(view.json("trust.json"))
+
+
+def _notes(rows: _Rows, evidence: Evidence, given: TrustRoot | None) -> None:
+    own = _own_trust(evidence.view)
+    if given is None:
+        said = "identities are self-declared; pass --trust"
+    elif given.digest == own.digest:
+        said = f"identities are those of your trust root {given.digest}"
+    else:
+        said = "the bundle names other identities than your trust root; yours decided"
+    rows.add("who the signers are", said, "passed" if given is not None else "not_evaluated", "note")
+    gates = [a for gate in ("use", "release") for _, a in open_approvals(evidence.view, evidence.trust, gate)]
+    demo = sorted({a.signer for a in gates if a.custody == "demo"})
+    if demo:
+        said = (
+            f"{', '.join(demo)}: demo identities, whose private keys lie beside the pipeline's; "
+            "their signatures show how the gate works, and no person's decision"
+        )
+        rows.add("whose decision it was", said, "not_evaluated", "note")
+    else:
+        rows.add("whose decision it was", "people who hold their own keys, says the trust root", "passed", "note")
