@@ -76,9 +76,7 @@ class ApprovalRequest:
             } if identity == request_id(gate, digest, run_id) and all(isinstance(n, int) for n in quorum.values()):
                 pairs = tuple(_pair(p) for p in shown)
                 counts = {role: int(n) for role, n in quorum.items()}
-                return cls(
-                    identity, gate, digest, run_id, policy_name, pairs, counts, expires_hours, requested_by, created_at
-                )
+                return cls(identity, gate, digest, run_id, policy_name, pairs, counts, expires_hours, requested_by, created_at)
         raise _malformed()
 
 
@@ -164,15 +162,17 @@ def envelope_name(envelope: bytes) -> str:
     return digest_bytes(envelope).removeprefix("sha256:")[:16]
 
 
-def _refuse_unless_countable(
-    approval: Approval, asked: Sequence[ApprovalRequest], trust: TrustRoot, now: datetime
-) -> None:
+def _refuse_unless_countable(approval: Approval, asked: Sequence[ApprovalRequest], trust: TrustRoot, now: datetime) -> None:
     """The same faults that `decide_gate` would find later, told to the person who can still mend them."""
     person = trust.by_key(approval.signer_key)
     if not asked:
-        raise _refused("E-GATE-021", "nobody asked for an approval of this digest", "Sign a request that privet approvals list shows")
+        raise _refused(
+            "E-GATE-021", "nobody asked for an approval of this digest", "Sign a request that privet approvals list shows"
+        )
     if person is None or approval.role not in person.roles:
-        raise _refused("E-GATE-014", f"the key does not hold the role {approval.role}", "Sign in a role that the trust root gives you")
+        raise _refused(
+            "E-GATE-014", f"the key does not hold the role {approval.role}", "Sign in a role that the trust root gives you"
+        )
     if is_pipeline(person):
         raise _refused("E-GATE-022", "the pipeline's key can't approve", "Have a person sign with their own key")
     if all(approval.role not in r.quorum for r in asked):

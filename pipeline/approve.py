@@ -30,6 +30,7 @@ __all__ = [
     "record_envelope",
     "request_release",
     "request_use",
+    "sign_envelope",
     "sign_request",
     "use_subject",
 ]
@@ -64,7 +65,10 @@ def request_release(ctx: StageContext, assemble_digest: Digest) -> ApprovalReque
         raise IntegrityError("E-APPROVE-008", "the assembled evidence names no root", "Run the assemble stage again")
     shown = (
         *_about(ctx),
-        ("epsilon asked", f"{ctx.policy.budget.epsilon:g} (delta {ctx.policy.budget.delta:g}) per {ctx.policy.privacy_unit.name}"),
+        (
+            "epsilon asked",
+            f"{ctx.policy.budget.epsilon:g} (delta {ctx.policy.budget.delta:g}) per {ctx.policy.privacy_unit.name}",
+        ),
         ("epsilon of this model", str(manifest.facts.get("epsilon", "none: not differentially private"))),
         ("epsilon spent on the dataset", _spent(ctx)),
         ("epsilon cap of the dataset", f"{ctx.policy.budget.cap_epsilon:g}"),
@@ -151,13 +155,21 @@ def sign_request(
     person = home.trust.by_name(name)
     if person is None or person.public_hex != key.public_hex:
         raise UsageError(
-            "E-APPROVE-005", "the trust root does not list this person with this key", "Enrol the person, or sign with their own key"
+            "E-APPROVE-005",
+            "the trust root does not list this person with this key",
+            "Enrol the person, or sign with their own key",
         )
-    _refuse_odd_reason(reason)
-    _refuse_altered_request(home, request)
-    predicate = approval_predicate(request.gate, request.digest, decision, role, reason.strip(), now)
-    envelope = seal_envelope(make_statement({"evidence": request.digest}, APPROVAL_TYPE, predicate), key)
+    envelope = sign_envelope(request, role, decision, reason, key, now)
     return record_envelope(home, request, envelope, now)
+
+
+def sign_envelope(
+    request: ApprovalRequest, role: str, decision: Decision, reason: str, key: SigningKey, now: datetime
+) -> bytes:
+    """The signed statement alone, for a machine that holds the key but not the home; nothing is kept."""
+    _refuse_odd_reason(reason)
+    predicate = approval_predicate(request.gate, request.digest, decision, role, reason.strip(), now)
+    return seal_envelope(make_statement({"evidence": request.digest}, APPROVAL_TYPE, predicate), key)
 
 
 def record_envelope(home: Home, request: ApprovalRequest, envelope: bytes, now: datetime) -> Approval:
@@ -224,7 +236,6 @@ def _journalled_digest(home: Home, request: ApprovalRequest) -> Json:
             found: Json = entry.facts.get("request_digest")
             return found
     return None
-
 
 
 def _altered() -> IntegrityError:

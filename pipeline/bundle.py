@@ -45,7 +45,9 @@ class BundleView:
         try:
             return parse_canonical(data)
         except IntegrityError:
-            raise IntegrityError("E-BUNDLE-006", f"{path} is not canonical JSON", "Get the bundle again from its source") from None
+            raise IntegrityError(
+                "E-BUNDLE-006", f"{path} is not canonical JSON", "Get the bundle again from its source"
+            ) from None
 
     @property
     def approvals(self) -> tuple[str, ...]:

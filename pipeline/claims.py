@@ -29,7 +29,7 @@ from privacy.accounting import MechanismTrace, recompute_epsilon
 from privacy.canonical import Digest, Json, digest_of
 from privacy.errors import IntegrityError
 from privacy.gates import Approval, approval_of
-from privacy.journal import Entry, verify_entries
+from privacy.journal import Entry, parse_export, verify_entries
 from privacy.signing import Person, Signed, TrustRoot, open_envelope
 from privacy.verdict import Verdict
 
@@ -62,7 +62,7 @@ class Evidence:
     def verdicts(self) -> tuple[Verdict, ...]:
         recorded = self.view.json("audit/verdicts.json")
         if not isinstance(recorded, list):
-            raise _broken("E-VERIFY-006", "audit/verdicts.json is not a list of verdicts")
+            raise _broken("E-CLAIM-006", "audit/verdicts.json is not a list of verdicts")
         return tuple(Verdict.from_json(v) for v in recorded)
 
 
@@ -71,14 +71,14 @@ def check_layout(view: BundleView, *, released: bool) -> Digest:
     listed_root, listed = read_evidence(view.json(EVIDENCE_LIST))
     for path in EVIDENCE_FILES:
         if path not in view.files:
-            raise _broken("E-VERIFY-002", f"{path} is missing")
+            raise _broken("E-CLAIM-002", f"{path} is missing")
     if released and RELEASE_STATEMENT not in view.files:
-        raise _broken("E-VERIFY-002", f"{RELEASE_STATEMENT} is missing")
+        raise _broken("E-CLAIM-002", f"{RELEASE_STATEMENT} is missing")
     if tuple(f.path for f in listed) != EVIDENCE_FILES:
-        raise _broken("E-VERIFY-003", f"{EVIDENCE_LIST} does not list the files of a bundle")
+        raise _broken("E-CLAIM-003", f"{EVIDENCE_LIST} does not list the files of a bundle")
     for file in listed:
         if view.files[file.path] != file:
-            raise _broken("E-VERIFY-001", f"{file.path} is not the file that the evidence root covers")
+            raise _broken("E-CLAIM-001", f"{file.path} is not the file that the evidence root covers")
     return listed_root
 
 
@@ -95,14 +95,14 @@ def open_evidence(view: BundleView, trust: TrustRoot, root: Digest) -> Evidence:
         path = STATEMENT_FILES[name]
         signed = _open(view, path, trust)
         if not is_pipeline(signed.signer):
-            raise _broken("E-VERIFY-004", f"{path} is not signed by the pipeline")
+            raise _broken("E-CLAIM-004", f"{path} is not signed by the pipeline")
         if signed.predicate_type != PREDICATE_TYPES[name]:
-            raise _broken("E-VERIFY-005", f"{path} is not a statement about {name}")
+            raise _broken("E-CLAIM-005", f"{path} is not a statement about {name}")
         statements[name] = signed
     policy = view.json("policy.json")
     blocks = [RunBlock.from_json(s.predicate.get("about")) for s in statements.values()]
     if any(block != blocks[0] for block in blocks) or len({s.signer.public_hex for s in statements.values()}) != 1:
-        raise _broken("E-VERIFY-005", "the statements are about different runs or have different signers")
+        raise _broken("E-CLAIM-005", "the statements are about different runs or have different signers")
     manifests = _manifests(view.json("manifests.json"))
     return Evidence(view, trust, root, PolicyTerms.from_json(policy), digest_of(policy), blocks[0], statements, manifests)
 
@@ -128,12 +128,12 @@ def check_statements(evidence: Evidence) -> str:
     }
     for name, signed in evidence.statements.items():
         if set(signed.subject) != wanted[name]:
-            raise _broken("E-VERIFY-005", f"the statement about {name} has other subjects than it must have")
+            raise _broken("E-CLAIM-005", f"the statement about {name} has other subjects than it must have")
         for subject, digest in signed.subject.items():
             if digest != expected[subject]:
-                raise _broken("E-VERIFY-005", f"the statement about {name} is about another {subject}")
+                raise _broken("E-CLAIM-005", f"the statement about {name} is about another {subject}")
     if evidence.block.policy != evidence.policy_digest or evidence.block.policy_name != evidence.terms.name:
-        raise _broken("E-VERIFY-005", "the statements were made under another policy than policy.json")
+        raise _broken("E-CLAIM-005", "the statements were made under another policy than policy.json")
     return "one policy, dataset, model and mechanism trace in all five statements"
 
 
@@ -143,18 +143,18 @@ def check_manifests(evidence: Evidence) -> str:
     for stage in STAGES:
         manifest = evidence.manifests[stage]
         if digest_of(manifest) != own[stage] or manifest.get("stage") != stage:
-            raise _broken("E-VERIFY-006", f"manifests.json does not hold the {stage} result that the statements name")
+            raise _broken("E-CLAIM-006", f"manifests.json does not hold the {stage} result that the statements name")
         if manifest.get("policy_digest") != evidence.policy_digest:
-            raise _broken("E-VERIFY-006", f"the {stage} result was made under another policy")
+            raise _broken("E-CLAIM-006", f"the {stage} result was made under another policy")
     for stage, parents in _PARENTS.items():
         inputs = _mapping(evidence.manifests[stage], "inputs").values()
         for parent in parents:
             if own[parent] not in inputs:
-                raise _broken("E-VERIFY-006", f"the {stage} result was not made from this {parent} result")
+                raise _broken("E-CLAIM-006", f"the {stage} result was not made from this {parent} result")
     for path, (stage, output) in STAGE_FILES.items():
         ref = _mapping(evidence.manifests[stage], "outputs").get(output)
         if not isinstance(ref, Mapping) or ref.get("digest") != evidence.view.files[path].sha256:
-            raise _broken("E-VERIFY-006", f"{path} is not what the {stage} stage wrote")
+            raise _broken("E-CLAIM-006", f"{path} is not what the {stage} stage wrote")
     return f"{len(STAGES)} stage results chain; {len(STAGE_FILES)} files are their outputs"
 
 
@@ -171,19 +171,17 @@ def check_epsilon(evidence: Evidence) -> str:
     """Recompute epsilon from the trace and compare it with every place that claims one."""
     trace = evidence.trace()
     if trace.mechanism != MECHANISM or trace.neighbouring_relation != NEIGHBOURING:
-        raise _broken("E-VERIFY-007", "the mechanism trace names a mechanism that this verifier does not know")
+        raise _broken("E-CLAIM-007", "the mechanism trace names a mechanism that this verifier does not know")
     epsilon = recompute_epsilon(trace)
     if not abs(epsilon - trace.epsilon) <= EPSILON_TOLERANCE:
-        raise _broken(
-            "E-VERIFY-007", f"the trace claims epsilon {trace.epsilon:g}, its own parameters give {epsilon:.6f}"
-        )
+        raise _broken("E-CLAIM-007", f"the trace claims epsilon {trace.epsilon:g}, its own parameters give {epsilon:.6f}")
     claim = claim_of(trace)
     for place, said in (
         ("the training statement", evidence.statements["training"].predicate.get("claim")),
         ("report.json", _mapping(evidence.view.json("report.json"), None).get("claim")),
     ):
         if digest_of(said) != digest_of(claim):
-            raise _broken("E-VERIFY-007", f"{place} claims another privacy loss than the mechanism trace")
+            raise _broken("E-CLAIM-007", f"{place} claims another privacy loss than the mechanism trace")
     return f"epsilon {epsilon:.6f} at delta {trace.delta:g}, recomputed from {trace.steps} steps of noise {trace.noise_multiplier:g}"
 
 
@@ -217,17 +215,15 @@ def check_trace_follows_policy(evidence: Evidence) -> str:
     }
     wrong = sorted(name for name, holds in held.items() if not holds)
     if wrong:
-        raise _broken("E-VERIFY-008", f"the mechanism trace contradicts the policy: {', '.join(wrong)}")
+        raise _broken("E-CLAIM-008", f"the mechanism trace contradicts the policy: {', '.join(wrong)}")
     return f"{len(held)} public constants of the trace are those of the policy"
 
 
 def journal_entries(evidence: Evidence) -> list[Entry]:
     """The journal segment, its chain and signatures verified."""
-    value = evidence.view.json("journal.json")
-    listed = value.get("entries") if isinstance(value, Mapping) else value
-    if not isinstance(listed, list) or not listed:
-        raise _broken("E-VERIFY-009", "journal.json holds no entries")
-    entries = [Entry.from_json(e) for e in listed]
+    entries = parse_export(evidence.view.texts["journal.json"])
+    if not entries:
+        raise _broken("E-CLAIM-009", "journal.json holds no entries")
     verify_entries(evidence.signer.public_hex, entries)
     return entries
 
@@ -238,7 +234,7 @@ def check_journal(evidence: Evidence) -> str:
     committed = {e.facts.get("manifest") for e in entries if e.kind == "stage"}
     for stage in STAGES:
         if evidence.block.manifests[stage] not in committed:
-            raise _broken("E-VERIFY-009", f"the journal does not hold the {stage} result")
+            raise _broken("E-CLAIM-009", f"the journal does not hold the {stage} result")
     return f"{len(entries)} entries in one signed chain hold all {len(STAGES)} stage results"
 
 
@@ -248,7 +244,7 @@ def open_approvals(view: BundleView, trust: TrustRoot, gate: str) -> list[tuple[
     for path in view.approvals:
         approval = approval_of(_open(view, path, trust))
         if not path.startswith(f"approvals/{approval.gate}-{view.files[path].sha256.removeprefix('sha256:')[:16]}"):
-            raise _broken("E-VERIFY-010", f"{path} holds another approval than its name says")
+            raise _broken("E-CLAIM-010", f"{path} holds another approval than its name says")
         if approval.gate == gate:
             found.append((path, approval))
     return found
@@ -285,7 +281,7 @@ def check_release(evidence: Evidence) -> ReleaseClaim:
     """The release statement covers this root and exactly the approvals in the bundle."""
     signed = _open(evidence.view, RELEASE_STATEMENT, evidence.trust)
     if signed.signer != evidence.signer or signed.predicate_type != RELEASE_TYPE:
-        raise _broken("E-VERIFY-011", f"{RELEASE_STATEMENT} is not a release signed by this pipeline")
+        raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} is not a release signed by this pipeline")
     approvals = {path: evidence.view.files[path].sha256 for path in evidence.view.approvals}
     match signed.predicate:
         case {"released_at": str(released_at), "journal_head": {"seq": int(seq), "digest": str()} as head}:
@@ -294,19 +290,19 @@ def check_release(evidence: Evidence) -> ReleaseClaim:
                 moment(released_at)
                 _check_head(evidence, seq, head)
                 return ReleaseClaim(released_at, seq)
-    raise _broken("E-VERIFY-011", f"{RELEASE_STATEMENT} does not cover this evidence and exactly these approvals")
+    raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} does not cover this evidence and exactly these approvals")
 
 
 def _check_head(evidence: Evidence, seq: int, head: Mapping[str, Json]) -> None:
     last = journal_entries(evidence)[-1]
     if seq < last.seq or (seq == last.seq and head["digest"] != last.digest):
-        raise _broken("E-VERIFY-011", f"{RELEASE_STATEMENT} names a journal head that the journal contradicts")
+        raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} names a journal head that the journal contradicts")
 
 
 def _open(view: BundleView, path: str, trust: TrustRoot) -> Signed:
     data = view.texts.get(path)
     if data is None:
-        raise _broken("E-VERIFY-002", f"{path} is missing")
+        raise _broken("E-CLAIM-002", f"{path} is missing")
     try:
         return open_envelope(data, trust)
     except IntegrityError as error:
@@ -316,13 +312,13 @@ def _open(view: BundleView, path: str, trust: TrustRoot) -> Signed:
 def _manifests(value: Json) -> dict[str, Mapping[str, Json]]:
     if isinstance(value, Mapping) and set(value) == set(STAGES):
         return {stage: _mapping(value, stage) for stage in STAGES}
-    raise _broken("E-VERIFY-006", "manifests.json does not hold one result per stage")
+    raise _broken("E-CLAIM-006", "manifests.json does not hold one result per stage")
 
 
 def _mapping(value: Json, name: str | None) -> Mapping[str, Json]:
     found = value if name is None else value.get(name) if isinstance(value, Mapping) else None
     if not isinstance(found, Mapping):
-        raise _broken("E-VERIFY-006", "a stage result in the evidence is malformed")
+        raise _broken("E-CLAIM-006", "a stage result in the evidence is malformed")
     return found
 
 

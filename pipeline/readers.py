@@ -10,16 +10,19 @@ Not covered: a pattern that backtracks without end; the policy's author answers 
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.records import Rejected, as_json, decode, strict_json
-from pipeline.sources import FileFault, SurveyedFile, open_beneath, plain_chunks, require_unchanged
+from pipeline.sources import RATIO_FLOOR, FileFault, SurveyedFile, open_beneath, plain_chunks, require_unchanged
 from privacy.policy import Source
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 _BOM = b"\xef\xbb\xbf"
 _PARQUET_ROWS = 512
@@ -85,6 +88,11 @@ def parse_row(raw: bytes, header: bytes | None, source: Source, line: int = 0, c
     return Row(line, raw, values, header=header)
 
 
+def declared_fields(source: Source) -> set[str]:
+    fields = source.fields
+    return {fields.subject, fields.label, *fields.text, *fields.keep, *(n for n in (fields.record_id, fields.time) if n)}
+
+
 def bounded_lines(chunks: Iterator[bytes], limit: int) -> Iterator[Line]:
     """Lines ended by LF or CR LF; a longer one is cut, and its rest is skipped without being kept."""
     pending = bytearray()
@@ -125,18 +133,20 @@ def _delimited(lines: Iterator[Line], source: Source) -> Iterator[Row]:
         names = [] if head.cut else _split(head.raw, source)
     except Rejected:
         names = []
-    fields = source.fields
-    wanted = {fields.subject, fields.label, *fields.text, *fields.keep, *(n for n in (fields.record_id, fields.time) if n)}
-    if len(set(names)) != len(names) or not wanted <= set(names):
+    if len(set(names)) != len(names) or not declared_fields(source) <= set(names):
         raise FileFault("E-INGEST-154")
-    rows = _joined(lines, source.limits.max_line_bytes) if source.format == "csv" else lines
+    rows = _joined(lines, head.raw, source) if source.format == "csv" else lines
     for line in rows:
         if line.raw.strip() or line.cut:
             yield parse_row(line.raw, head.raw, source, line.number, line.cut)
 
 
-def _joined(lines: Iterator[Line], limit: int) -> Iterator[Line]:
-    """Physical lines joined while a quote is open. A quote that never closes costs its own line, not those after it."""
+def _joined(lines: Iterator[Line], header: bytes, source: Source) -> Iterator[Line]:
+    """Physical lines joined while a quote is open; a quote that never closes well costs its own line, not those after it.
+
+    Linear: the text between two odd lines is looked at twice at most.
+    """
+    limit = source.limits.max_line_bytes
     waiting: list[Line] = []
     queue: list[Line] = []
     size, is_open = 0, False
@@ -146,16 +156,17 @@ def _joined(lines: Iterator[Line], limit: int) -> Iterator[Line]:
             waiting.append(line)
             size += len(line.raw) + 1
             is_open ^= bool(line.raw.count(b'"') % 2)
-        if waiting and (not is_open):
-            yield Line(waiting[0].number, b"\n".join(w.raw for w in waiting), any(w.cut for w in waiting))
-        elif waiting and (line is None or size > limit or line.cut):
-            yield waiting[0]  # parsed alone it is rejected for its quote (or for its length)
-            queue.extend(reversed(waiting[1:]))
-        elif line is not None:
-            continue
-        waiting, size, is_open = [], 0, False
-        if line is None and not queue:
+            if is_open and size <= limit and not line.cut:
+                continue
+        if waiting:
+            joined = Line(waiting[0].number, b"\n".join(w.raw for w in waiting), any(w.cut for w in waiting))
+            whole = not is_open and parse_row(joined.raw, header, source).code is None
+            yield joined if whole or len(waiting) == 1 else waiting[0]
+            if not whole:
+                queue.extend(reversed(waiting[1:]))
+        elif line is None:
             return
+        waiting, size, is_open = [], 0, False
 
 
 def _split(raw: bytes, source: Source) -> list[str]:
@@ -195,8 +206,12 @@ def _parquet(folder: Path, file: SurveyedFile, source: Source) -> Iterator[Row]:
         before = os.fstat(handle.fileno())
         require_unchanged(before.st_size == file.size)
         try:
-            table = pq.ParquetFile(handle)
-            _check_parquet(table, source)
+            table = pq.ParquetFile(handle, page_checksum_verification=True)
+            _check_parquet(
+                table.schema_arrow.names, [table.metadata.row_group(i) for i in range(table.num_row_groups)], file, source
+            )
+            for _ in table.iter_batches(_PARQUET_ROWS, use_threads=False):
+                pass  # a file is taken whole or not at all: damage must show before the first row is used
             number = 0
             for batch in table.iter_batches(_PARQUET_ROWS, use_threads=False):
                 for values in batch.to_pylist():
@@ -206,3 +221,19 @@ def _parquet(folder: Path, file: SurveyedFile, source: Source) -> Iterator[Row]:
             raise FileFault("E-INGEST-154") from None
         after = os.fstat(handle.fileno())
         require_unchanged((before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size))
+
+
+def _check_parquet(names: Sequence[str], groups: Sequence[pq.RowGroupMetaData], file: SurveyedFile, source: Source) -> None:
+    if len(set(names)) != len(names) or not declared_fields(source) <= set(names):
+        raise FileFault("E-INGEST-154")
+    if sum(group.total_byte_size for group in groups) > max(RATIO_FLOOR, source.limits.max_decompression_ratio * file.size):
+        raise FileFault("E-INGEST-153")
+
+
+def _parquet_row(number: int, values: Mapping[str, object], source: Source) -> Row:
+    raw = as_json(values)
+    if len(raw) > source.limits.max_line_bytes:
+        return Row(number, raw[: source.limits.max_line_bytes], code="E-INGEST-103", cut=True)
+    if b"\\u0000" in raw:
+        return Row(number, raw, code="E-INGEST-102")
+    return Row(number, raw, values)

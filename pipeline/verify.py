@@ -120,7 +120,7 @@ class _Rows:
         except PrivetError as error:
             self.add(claim, error.cause, "failed", kind, error.code)
         except Exception as error:  # hostile bytes may break a parser in a way nobody foresaw: that is a failure too
-            self.add(claim, f"malformed ({type(error).__name__})", "failed", kind, "E-VERIFY-013")
+            self.add(claim, f"malformed ({type(error).__name__})", "failed", kind, "E-CLAIM-013")
         return None
 
     def add(self, claim: str, evidence: str, verdict: Outcome, kind: Kind, code: str = "") -> None:
@@ -133,22 +133,26 @@ class _Rows:
         except PrivetError as error:
             verdict = Verdict(claim, "not_evaluated", f"{error.code}: {error.cause}")
         except Exception as error:
-            verdict = Verdict(claim, "not_evaluated", f"E-VERIFY-013: malformed ({type(error).__name__})")
+            verdict = Verdict(claim, "not_evaluated", f"E-CLAIM-013: malformed ({type(error).__name__})")
         code, _, rest = verdict.reason.partition(": ")
         known = code.startswith("E-") and bool(rest)
         self.add(claim, rest if known else verdict.reason, verdict.outcome, "gate", code if known else "")
 
 
 def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetime) -> None:
-    trust = given if given is not None else rows.run("identities", lambda: _own_trust(view), lambda t: f"{len(t.people)} listed")
+    trust = (
+        given if given is not None else rows.run("identities", lambda: _own_trust(view), lambda t: f"{len(t.people)} listed")
+    )
     evidence = None if trust is None else _open_all(rows, view, trust, released=True)
     if evidence is None:
-        rows.add("all other claims", "not looked at: the bytes are not intact", "not_evaluated", "integrity", "E-VERIFY-014")
+        rows.add("all other claims", "not looked at: the bytes are not intact", "not_evaluated", "integrity", "E-CLAIM-014")
         return
     _integrity(rows, evidence)
-    release = rows.run("release statement", lambda: check_release(evidence), lambda r: f"signed by the pipeline at {r.released_at}")
+    release = rows.run(
+        "release statement", lambda: check_release(evidence), lambda r: f"signed by the pipeline at {r.released_at}"
+    )
     if release is None:
-        rows.add("gates", "not looked at: there is no valid release statement", "not_evaluated", "gate", "E-VERIFY-014")
+        rows.add("gates", "not looked at: there is no valid release statement", "not_evaluated", "gate", "E-CLAIM-014")
         return
     released_at = moment(release.released_at)
     _gates(rows, evidence, released_at)
@@ -193,7 +197,7 @@ def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
     names = [v.check for v in recorded]
     for name in REQUIRED_VERDICTS:
         if name not in names:
-            rows.add(name, "no verdict was recorded", "not_evaluated", "gate", "E-VERIFY-015")
+            rows.add(name, "no verdict was recorded", "not_evaluated", "gate", "E-CLAIM-015")
     for verdict in recorded:
         rows.gate(verdict.check, lambda verdict=verdict: _coded(verdict))  # type: ignore[misc]
     rows.gate("use gate", lambda: _use_gate(evidence))
@@ -203,19 +207,19 @@ def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
 def _coded(verdict: Verdict) -> Verdict:
     if not verdict.blocks or verdict.reason.startswith("E-"):
         return verdict
-    return Verdict(verdict.check, verdict.outcome, f"E-VERIFY-015: {verdict.reason}", verdict.evidence)
+    return Verdict(verdict.check, verdict.outcome, f"E-CLAIM-015: {verdict.reason}", verdict.evidence)
 
 
 def _mechanism(evidence: Evidence) -> Verdict:
     if evidence.terms.mechanism != "dp_sgd" or evidence.trace().mechanism != MECHANISM:
-        return Verdict("mechanism", "failed", "E-VERIFY-016: the model was not trained with a differentially private mechanism")
+        return Verdict("mechanism", "failed", "E-CLAIM-016: the model was not trained with a differentially private mechanism")
     return Verdict("mechanism", "passed", f"DP-SGD ({MECHANISM}, {evidence.trace().neighbouring_relation})")
 
 
 def _within_budget(evidence: Evidence) -> Verdict:
     epsilon, budget = recompute_epsilon(evidence.trace()), evidence.terms.epsilon
     if not epsilon <= budget:
-        return Verdict("epsilon", "failed", f"E-VERIFY-017: epsilon {epsilon:.6f} is over the policy's {budget:g}")
+        return Verdict("epsilon", "failed", f"E-CLAIM-017: epsilon {epsilon:.6f} is over the policy's {budget:g}")
     return Verdict("epsilon", "passed", f"{epsilon:.6f} of {budget:g} that the policy allows")
 
 
@@ -239,9 +243,7 @@ def _use_gate(evidence: Evidence) -> Verdict:
     return _decide(evidence, "use", subject, moment(str(evidence.manifests["train"].get("created_at"))), in_time)
 
 
-def _decide(
-    evidence: Evidence, gate: GateName, subject: Digest, as_of: datetime, in_time: set[Json] | None = None
-) -> Verdict:
+def _decide(evidence: Evidence, gate: GateName, subject: Digest, as_of: datetime, in_time: set[Json] | None = None) -> Verdict:
     counted: list[Approval] = []
     late = 0
     for path, approval in open_approvals(evidence.view, evidence.trust, gate):
@@ -260,7 +262,7 @@ def _decide(
 
 def _in_the_past(released_at: datetime, now: datetime) -> Verdict:
     if released_at > now + _CLOCK_SKEW:
-        return Verdict("release date", "failed", "E-VERIFY-012: the release is dated in the future")
+        return Verdict("release date", "failed", "E-CLAIM-012: the release is dated in the future")
     return Verdict("release date", "passed", f"released {released_at.isoformat(timespec='seconds')}")
 
 

@@ -2,8 +2,11 @@
 
 Rényi differential privacy of the Poisson-subsampled Gaussian mechanism, add-or-remove-one relation:
     D_alpha = log A(alpha) / (alpha - 1),  A(alpha) = E_{z ~ N(0, sigma^2)} [(1 - q + q exp((2z - 1) / (2 sigma^2)))^alpha]
-Source: Mironov, Talwar, Zhang 2019 (1908.10530), section 3.3 (integer and fractional alpha); composition adds D_alpha;
-conversion: Canonne, Kamath, Steinke 2020 (2004.00010), proposition 12.
+Source: Mironov, Talwar, Zhang 2019 (1908.10530), sections 3.2 and 3.3; composition adds D_alpha; conversion to (epsilon,
+delta): Canonne, Kamath, Steinke 2020 (2004.00010), proposition 12.
+Integer alpha: the binomial sum, rearranged so that every term is positive (A - 1, no cancellation). Fractional alpha: the
+integral itself by the trapezoidal rule, whose error falls exponentially for such integrands; the paper's double series has
+alternating signs and slow tails. A fractional value counts only between bounds that log-convexity of A puts on it.
 Guarantee: charges are whole multiples of 1e-12 rounded up, epsilon a multiple of 1e-6 rounded up, and what
 `calibrate_noise` returns is admitted by an empty ledger scope of the same epsilon and delta.
 Assumption: the mechanism really ran as described (the audit probes that); floating-point noise sampling is not modelled.
@@ -12,13 +15,13 @@ Assumption: the mechanism really ran as described (the audit probes that); float
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln, gammasgn, log_ndtr, logsumexp
+from scipy.special import gammaln, logsumexp
 
 from privacy.canonical import Json
 from privacy.errors import IntegrityError, PolicyError
@@ -40,7 +43,9 @@ _EPSILON_STEPS = 10**6
 _NOISE_STEPS = 10**4
 _NOISE_MAX = 10**4  # larger multipliers than 10 000 mean that the request makes no sense
 _ORDERS = np.array(ORDERS)
-_DROPPED = -50.0  # log of series terms that may be left out: 2e-22 against A >= 1
+_MARGIN = 1e-13  # on log A, above the rounding of doubles in either way of computing it
+_SIGMA_QUADRATURE = 0.2  # below it the grid would be long and no such mechanism is private: bounds only
+_NOISE_SOURCE_NOTE = "Floating-point effects of noise sampling are outside this figure."
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +75,280 @@ class MechanismTrace:
     noise_source: str
 
     def to_json(self) -> dict[str, Json]:
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            "mechanism": self.mechanism,
+            "privacy_unit": self.privacy_unit,
+            "neighbouring_relation": self.neighbouring_relation,
+            "noise_multiplier": self.noise_multiplier,
+            "clipping_norm": self.clipping_norm,
+            "sampling_probability": self.sampling_probability,
+            "expected_batch_size": self.expected_batch_size,
+            "population": self.population,
+            "max_records_per_unit": self.max_records_per_unit,
+            "steps": self.steps,
+            "steps_in_model": self.steps_in_model,
+            "delta": self.delta,
+            "epsilon": self.epsilon,
+            "accountant": self.accountant,
+            "ledger_key": self.ledger_key,
+            "sampler": self.sampler,
+            "noise_source": self.noise_source,
+        }
 
     @classmethod
     def from_json(cls, value: Json) -> MechanismTrace:
         """Raises IntegrityError E-ACCOUNT-003 for what is not such a trace or describes no mechanism known here."""
-        match value:
-            case {**found} if set(found) == {f.name for f in fields(cls)}:
-                types = {"str": (str,), "int": (int,), "float": (float, int)}
-                if all(isinstance(found[f.name], types[str(f.type)]) for f in fields(cls)) and True not in found.values():
-                    trace = cls(**{f.name: _typed(found[f.name], str(f.type)) for f in fields(cls)})  # type: ignore[arg-type]
-                    _check_trace(trace)
-                    return trace
+        if not isinstance(value, Mapping) or set(value) != set(cls.__slots__):
+            raise _malformed_trace()
+        trace = cls(
+            mechanism=_text(value["mechanism"]),
+            privacy_unit=_text(value["privacy_unit"]),
+            neighbouring_relation=_text(value["neighbouring_relation"]),
+            noise_multiplier=_number(value["noise_multiplier"]),
+            clipping_norm=_number(value["clipping_norm"]),
+            sampling_probability=_number(value["sampling_probability"]),
+            expected_batch_size=_count(value["expected_batch_size"]),
+            population=_count(value["population"]),
+            max_records_per_unit=_count(value["max_records_per_unit"]),
+            steps=_count(value["steps"]),
+            steps_in_model=_count(value["steps_in_model"]),
+            delta=_number(value["delta"]),
+            epsilon=_number(value["epsilon"]),
+            accountant=_text(value["accountant"]),
+            ledger_key=_text(value["ledger_key"]),
+            sampler=_text(value["sampler"]),
+            noise_source=_text(value["noise_source"]),
+        )
+        _check_trace(trace)
+        return trace
+
+
+def rdp_poisson_gaussian(sampling_probability: float, noise_multiplier: float) -> FloatArray:
+    """RDP of one step at each of ORDERS, float64 [len(ORDERS)], rounded up to multiples of 1e-12; `inf`: no bound.
+
+    sampling_probability in (0, 1], of each privacy unit, independently; noise_multiplier > 0: noise deviation over L2
+    sensitivity. Multiply by steps to compose. Raises PolicyError E-ACCOUNT-001 outside these ranges.
+    """
+    charge = charge_vector(sampling_probability, noise_multiplier)
+    return np.array([math.inf if units >= _NO_BOUND else units / UNITS for units in charge])
+
+
+@lru_cache(maxsize=256)
+def charge_vector(sampling_probability: float, noise_multiplier: float) -> tuple[int, ...]:
+    """The same as whole units of 1e-12: exact to add up, whatever the number of steps."""
+    _check_mechanism(sampling_probability, noise_multiplier)
+    if sampling_probability == 1.0:
+        rdp = _ORDERS / (2 * noise_multiplier**2)  # the Gaussian mechanism itself
+    else:
+        log_a = _log_a(sampling_probability, noise_multiplier)
+        rdp = (log_a * (1 + 1e-12) + _MARGIN) / (_ORDERS - 1)
+    return tuple(math.ceil(r * UNITS) if r < _NO_BOUND / UNITS else _NO_BOUND for r in rdp.tolist())
+
+
+def epsilon_of(rdp: FloatArray, delta: float) -> float:
+    """Smallest epsilon over ORDERS for a composed RDP vector [len(ORDERS)], rounded up to 1e-6; 0 for an all-zero vector."""
+    _check_delta(delta)
+    if not np.any(rdp):
+        return 0.0
+    epsilon = float(np.min(rdp + _conversion(delta)))
+    return math.ceil(max(epsilon, 0.0) * _EPSILON_STEPS) / _EPSILON_STEPS if math.isfinite(epsilon) else math.inf
+
+
+def epsilon_of_charge(charge: Sequence[int], delta: float) -> float:
+    """As `epsilon_of`, for composed whole units."""
+    return epsilon_of(np.array([math.inf if units >= _NO_BOUND else units / UNITS for units in charge]), delta)
+
+
+def cap_vector(epsilon: float, delta: float) -> tuple[int, ...]:
+    """The largest charge at each order that still gives (epsilon, delta), rounded down; negative: that order never does."""
+    _check_epsilon(epsilon)
+    _check_delta(delta)
+    return tuple(math.floor(room * UNITS) - 1 for room in (epsilon - _conversion(delta)).tolist())
+
+
+def admits(charge: Sequence[int], cap: Sequence[int]) -> bool:
+    """The Rényi filter: one order within its cap is enough, and it may differ from time to time.
+
+    Valid for mechanisms chosen adaptively. Source: Feldman, Zrnic 2021 (2008.11193); Lécuyer 2021 (2103.01379).
+    """
+    return any(used <= room for used, room in zip(charge, cap, strict=True))
+
+
+def calibrate_noise(epsilon: float, delta: float, sampling_probability: float, steps: int) -> float:
+    """Smallest noise multiplier on a 1e-4 grid with which `steps` steps cost at most (epsilon, delta).
+
+    Raises PolicyError E-ACCOUNT-001 (parameters), E-ACCOUNT-002 (more noise than 10 000 would be needed).
+    """
+    cap = cap_vector(epsilon, delta)
+    _check_steps(steps)
+
+    def enough(grid: int) -> bool:
+        charge = [steps * units for units in charge_vector(sampling_probability, grid / _NOISE_STEPS)]
+        return admits(charge, cap) and epsilon_of_charge(charge, delta) <= epsilon
+
+    high = _NOISE_STEPS
+    while not enough(high):
+        high *= 2
+        if high > _NOISE_MAX * _NOISE_STEPS:
+            raise PolicyError(
+                "E-ACCOUNT-002",
+                "no usable amount of noise meets this epsilon at this sampling probability and number of steps",
+                "Raise epsilon, train for fewer steps, or sample fewer units per step",
+            )
+    low = 0 if high == _NOISE_STEPS else high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high / _NOISE_STEPS
+
+
+def recompute_epsilon(trace: MechanismTrace) -> float:
+    """Epsilon of all charged steps, from the trace's mechanism alone; its own claim is not read.
+
+    Raises IntegrityError E-ACCOUNT-003 for a mechanism or relation that this accountant does not know.
+    """
+    _check_trace(trace)
+    charge = charge_vector(trace.sampling_probability, trace.noise_multiplier)
+    return epsilon_of_charge([trace.steps * units for units in charge], trace.delta)
+
+
+def privacy_statement(trace: MechanismTrace) -> str:
+    """What the trace promises, to whom, under which assumptions, and what it does not cover; plain language."""
+    epsilon = recompute_epsilon(trace)
+    return (
+        f"Differential privacy at epsilon {epsilon:.6g}, delta {trace.delta:.3g}, for one {trace.privacy_unit}. "
+        f"Adding or removing everything that one {trace.privacy_unit} contributed (at most {trace.max_records_per_unit} "
+        f"records enter) changes the probability of any outcome of training by a factor of at most e^{epsilon:.6g}, apart "
+        f"from an additive {trace.delta:.3g}. "
+        f"Mechanism: {trace.steps} charged steps ({trace.steps_in_model} in the released model) of Poisson sampling with "
+        f"probability {trace.sampling_probability:.6g} (expected batch {trace.expected_batch_size} of a public population of "
+        f"{trace.population}), clipping to L2 norm {trace.clipping_norm:.6g}, Gaussian noise with multiplier "
+        f"{trace.noise_multiplier:.6g}; accountant: {trace.accountant}. "
+        "It assumes that each unit is sampled independently, that its contribution is clipped as stated, that noise and "
+        "sampling are unpredictable to the attacker, and that population and batch size were not computed from the data. "
+        f"{_NOISE_SOURCE_NOTE} It does not cover other uses of the same data outside this ledger, what is learned about "
+        "groups or from other sources, or the same person appearing as several units."
+    )
+
+
+def _log_a(q: float, sigma: float) -> FloatArray:
+    """log A at each of ORDERS; never below the true value by more than _MARGIN."""
+    whole = {int(order) for order in ORDERS if order == int(order)} | set(range(19))
+    exact = {alpha: _log_a_integer(alpha, q, sigma) for alpha in whole}
+    fractional = [order for order in ORDERS if order != int(order)]
+    guesses = (
+        _log_a_quadrature(np.array(fractional), q, sigma) if sigma >= _SIGMA_QUADRATURE else np.full(len(fractional), np.inf)
+    )
+    chosen = {order: _within_bounds(order, guess, exact) for order, guess in zip(fractional, guesses.tolist(), strict=True)}
+    return np.array([exact[int(order)] if order == int(order) else chosen[order] for order in ORDERS])
+
+
+def _log_a_integer(alpha: int, q: float, sigma: float) -> float:
+    """log(1 + sum_{k=2}^{alpha} C(alpha,k) (1-q)^(alpha-k) q^k (exp((k^2-k)/(2 sigma^2)) - 1)).
+
+    The paper's sum (its section 3.3) less the binomial expansion of 1, so k = 0 and 1 vanish and all terms are positive.
+    """
+    if alpha < 2:
+        return 0.0
+    k = np.arange(2, alpha + 1, dtype=np.float64)
+    growth = (k * k - k) / (2 * sigma**2)
+    log_terms = (
+        gammaln(alpha + 1) - gammaln(k + 1) - gammaln(alpha - k + 1)
+        + (alpha - k) * math.log1p(-q) + k * math.log(q)
+        + growth + np.log(-np.expm1(-growth))
+    )  # fmt: skip
+    return float(np.logaddexp(0.0, logsumexp(log_terms)))
+
+
+def _log_a_quadrature(orders: FloatArray, q: float, sigma: float) -> FloatArray:
+    """log A by the trapezoidal rule over z; the mass lies between -12 sigma and max(alpha) + 12 sigma.
+
+    The integrand is analytic for |Im z| < pi sigma^2, so a step of min(sigma, sigma^2)/10 leaves an error below e^-50.
+    """
+    step = min(sigma, sigma**2) / 10
+    z = np.arange(-12 * sigma, float(orders.max()) + 12 * sigma, step)
+    log_density = -(z**2) / (2 * sigma**2) - math.log(sigma * math.sqrt(2 * math.pi)) + math.log(step)
+    log_ratio = np.logaddexp(math.log1p(-q), math.log(q) + (2 * z - 1) / (2 * sigma**2))
+    result: FloatArray = logsumexp(log_density + orders[:, None] * log_ratio, axis=1)
+    return result
+
+
+def _within_bounds(order: float, guess: float, exact: Mapping[int, float]) -> float:
+    """log A is convex: chords of integer orders bound it above, their extensions below. Outside: the upper bound."""
+    n = math.floor(order)
+    t = order - n
+    upper = (1 - t) * exact[n] + t * exact[n + 1]
+    below = exact[n] + t * (exact[n] - exact[n - 1])
+    above = exact[n + 1] - (1 - t) * (exact[n + 2] - exact[n + 1])
+    slack = _MARGIN + 1e-12 * upper
+    return min(guess, upper) if max(below, above) - slack <= guess <= upper + slack else upper
+
+
+def _conversion(delta: float) -> FloatArray:
+    result: FloatArray = np.log1p(-1 / _ORDERS) - (math.log(delta) + np.log(_ORDERS)) / (_ORDERS - 1)
+    return result
+
+
+def _check_mechanism(q: float, sigma: float) -> None:
+    if not (0 < q <= 1 and 1e-4 <= sigma <= 1e8):  # NaN fails every comparison
+        raise _bad_parameter("sampling probability must lie in (0, 1] and noise multiplier in [1e-4, 1e8]")
+
+
+def _check_delta(delta: float) -> None:
+    if not 0 < delta < 1:
+        raise _bad_parameter("delta must lie in (0, 1)")
+
+
+def _check_epsilon(epsilon: float) -> None:
+    if not 0 < epsilon <= 1e6:
+        raise _bad_parameter("epsilon must lie in (0, 1e6]")
+
+
+def _check_steps(steps: int) -> None:
+    if not 0 < steps <= 10**9:
+        raise _bad_parameter("steps must lie in [1, 1e9]")
+
+
+def _bad_parameter(cause: str) -> PolicyError:
+    return PolicyError("E-ACCOUNT-001", f"a parameter of the mechanism is out of range: {cause}", "Correct it in the policy")
+
+
+def _check_trace(trace: MechanismTrace) -> None:
+    positive = (trace.clipping_norm, trace.expected_batch_size, trace.population, trace.max_records_per_unit, trace.steps)
+    known = trace.mechanism == MECHANISM and trace.neighbouring_relation == NEIGHBOURING_RELATION
+    in_range = (
+        0 < trace.sampling_probability <= 1
+        and 1e-4 <= trace.noise_multiplier <= 1e8
+        and 0 < trace.delta < 1
+        and 0 <= trace.epsilon < math.inf
+        and 0 <= trace.steps_in_model <= trace.steps <= 10**9
+        and all(0 < value < math.inf for value in positive)
+    )
+    if not (known and in_range):
         raise _malformed_trace()
+
+
+def _text(value: Json) -> str:
+    if not isinstance(value, str):
+        raise _malformed_trace()
+    return value
+
+
+def _number(value: Json) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _malformed_trace()
+    return float(value)
+
+
+def _count(value: Json) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _malformed_trace()
+    return value
+
+
+def _malformed_trace() -> IntegrityError:
+    return IntegrityError(
+        "E-ACCOUNT-003",
+        "a mechanism trace is malformed, or describes a mechanism that this accountant does not know",
+        "Train again with this version, or verify with the version that wrote it",
+    )

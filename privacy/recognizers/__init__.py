@@ -1,0 +1,15 @@
+"""Every recognizer of Privet, in one tuple; pure Python, no model, the same on every machine.
+
+Guarantee: the registry is what residual scan and output redaction run, so they look for exactly what de-identification looked for.
+"""
+
+from __future__ import annotations
+
+from privacy.recognizers.cn import CHINESE
+from privacy.recognizers.identifiers import IDENTIFIERS
+from privacy.recognizers.network import NETWORK
+from privacy.recognizers.people import PEOPLE
+from privacy.recognizers.secrets import SECRETS
+from privacy.recognizers.spec import Recognizer
+
+RECOGNIZERS: tuple[Recognizer, ...] = (*IDENTIFIERS, *SECRETS, *NETWORK, *PEOPLE, *CHINESE)

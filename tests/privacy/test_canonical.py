@@ -28,7 +28,9 @@ def test_canonical_form_survives_a_round_trip(value: object) -> None:
 
 def test_key_order_does_not_change_the_digest() -> None:
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
-    assert is_digest(digest_of({})) and not is_digest("sha256:zz") and not is_digest(None)
+    assert is_digest(digest_of({}))
+    assert not is_digest("sha256:zz")
+    assert not is_digest(None)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {1, 2}, b"bytes", "\ud800"])

@@ -28,7 +28,12 @@ NEED = Requirement("release", {"steward": 1, "privacy_officer": 1}, 24, "enginee
 
 
 def vote(
-    key: SigningKey, role: str, digest: str = EVIDENCE, decision: str = "approve", at: datetime = NOW, reason: str = "looked at it"
+    key: SigningKey,
+    role: str,
+    digest: str = EVIDENCE,
+    decision: str = "approve",
+    at: datetime = NOW,
+    reason: str = "looked at it",
 ) -> Approval:
     predicate = approval_predicate("release", digest, decision, role, reason, at)
     return approval_of(open_envelope(seal_envelope(make_statement({"evidence": digest}, APPROVAL_TYPE, predicate), key), TRUST))

@@ -16,7 +16,14 @@ MINIMAL: dict[str, object] = {
     "source": {
         "format": "jsonl",
         "files": ["*.jsonl", "*.jsonl.gz"],
-        "fields": {"subject": "customer", "text": ["text"], "label": "intent", "record_id": "id", "time": "time", "keep": ["channel"]},
+        "fields": {
+            "subject": "customer",
+            "text": ["text"],
+            "label": "intent",
+            "record_id": "id",
+            "time": "time",
+            "keep": ["channel"],
+        },
     },
     "privacy_unit": {"name": "customer", "max_records": 4},
     "expectations": {"labels": ["refund", "delivery", "greeting"]},

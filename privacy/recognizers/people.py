@@ -1,0 +1,268 @@
+"""People and where they live: names by cue word and lexicon, street addresses by their written form (English).
+
+Not covered: a rare name alone in lower case without a cue; the language model of `privacy.detect` adds what it can.
+"""
+
+from __future__ import annotations
+
+from privacy.recognizers.names import AMBIGUOUS_NAMES, GIVEN_NAMES, STOP_WORDS, SURNAMES
+from privacy.recognizers.spec import LEFT, RIGHT, Candidate, Recognizer, compiled
+
+_LETTER = r"A-Za-z\u00c0-\u024f"
+_WORD = r"[" + _LETTER + r"](?:[" + _LETTER + r"'’.-]{0,22}[" + _LETTER + r"])?\.?"
+_WORDS = r"(" + _WORD + r"(?: {1,2}" + _WORD + r"){0,3})(?![" + _LETTER + r"0-9])"
+_SPLIT = compiled(r"[" + _LETTER + r"'’.-]+")
+_PARTICLES = frozenset("al bin da de del della der di dos du el la le mac mc o san st van von y".split())
+_NO_NAME_SUM = "no checksum in a name; "
+
+
+def _trim_name(found: Candidate) -> tuple[int, int] | None:
+    """Keep the words up to the first that cannot be part of a name."""
+    start = end = found.start
+    for match in _SPLIT.finditer(found.text, found.start, found.end):
+        word = match.group().strip(".'’-").lower()
+        if not word or (word in STOP_WORDS and word not in _PARTICLES) or len(word) > 22:
+            break
+        end = match.start() + len(match.group().rstrip(".-'’"))
+    return (start, end) if end > start else None
+
+
+def _parts(found: Candidate) -> list[str]:
+    return [word.strip(".'’-") for word in found.value.split()]
+
+
+def _capitals(words: list[str]) -> bool:
+    return all(word[:1].isupper() for word in words if word.lower() not in _PARTICLES)
+
+
+def _strong_cue(found: Candidate) -> float:
+    words = _parts(found)
+    return 0.75 if len(words[0]) > 1 or len(words) > 1 else 0.0
+
+
+def _known(words: list[str]) -> bool:
+    """A given name of the lexicon; an everyday word only with a surname or a capital beside it."""
+    first = words[0].lower()
+    if first not in GIVEN_NAMES:
+        return False
+    if first not in AMBIGUOUS_NAMES:
+        return True
+    return len(words) > 1 and (words[1].lower() in SURNAMES or _capitals(words))
+
+
+def _weak_cue(found: Candidate) -> float:
+    words = _parts(found)
+    if _known(words):
+        return 0.7
+    return 0.6 if len(words) in (2, 3) and _capitals(words) and len(words[0]) > 1 else 0.0
+
+
+def _trim_pair(found: Candidate) -> tuple[int, int] | None:
+    kept = _trim_name(found)
+    return kept if kept and " " in found.text[kept[0] : kept[1]] else None
+
+
+def _pair(found: Candidate) -> float:
+    words = _parts(found)
+    first, last = words[0].lower(), words[-1].lower()
+    if _capitals(words):
+        return 0.65 if _known(words) or (last in SURNAMES and len(words[0]) > 1 and first.isalpha() and not found.log) else 0.0
+    lower_case = first in GIVEN_NAMES and last in SURNAMES and not found.log
+    return 0.55 if lower_case else 0.0
+
+
+def _bare(found: Candidate) -> float:
+    words = _parts(found)
+    lowered = [word.lower() for word in words]
+    if any(word in STOP_WORDS and word not in _PARTICLES for word in lowered):
+        return 0.0
+    if len(words) == 1:
+        return 0.55 if lowered[0] in GIVEN_NAMES and lowered[0] not in AMBIGUOUS_NAMES else 0.0
+    return 0.6 if lowered[0] in GIVEN_NAMES or lowered[-1] in SURNAMES or lowered[-1] in GIVEN_NAMES else 0.0
+
+
+_SUFFIX = (
+    r"(?:street|str|st|avenue|ave|av|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|square|sq|terrace|ter|way|highway|hwy|parkway|pkwy"
+    r"|circle|cir|crescent|cres|trail|trl|alley|close|row|plaza|nagar|colony|heights|gardens|grove|broadway|main|turnpike|pike|loop|bypass)"
+)
+_UNIT = r"(?:,?\s{1,2}(?:apt|apartment|suite|ste|unit|floor|fl|room|no|#)\.?\s?#?[0-9A-Za-z-]{1,6}(?![0-9A-Za-z]))?"
+_STATES = (
+    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
+)
+_CITY = (
+    r"(?:,?\s{1,2}(?:in\s)?[" + _LETTER + r"][" + _LETTER + r".'-]{1,20}(?:\s[" + _LETTER + r"][" + _LETTER + r".'-]{1,20}){0,2},?\s{1,2}"
+    r"(?:(?-i:" + _STATES + r")(?![0-9A-Za-z])(?:,?\s{1,2}[0-9]{5}(?:-[0-9]{4})?)?|[a-z]{2}\s{1,2}[0-9]{5}(?:-[0-9]{4})?)(?![0-9A-Za-z]))?"
+)
+_NOT_STREET = frozenset(
+    "day days hour hours minute minutes week weeks month months year years time times item items dollar dollars percent am pm th nd rd "
+    "more people orders order is was on in by my from and of per usd eur gb mb ms".split()
+)
+
+
+def _street(found: Candidate) -> float:
+    words = [w.lower() for w in _SPLIT.findall(found.value)[:4]]
+    return 0.0 if words and (words[0] in _NOT_STREET or (len(words) > 1 and words[1] in _NOT_STREET - {"st"})) else 0.75
+
+
+def _trim_cued_address(found: Candidate) -> tuple[int, int] | None:
+    """Up to the next clause; what holds no digit is not an address."""
+    clause = compiled(r"\s(?:and (?:my|the|i|please)|but|because|please|so|thanks|thank|my|i|can|could|is|not)\s|[.;!?](?:\s|$)|\n").search(
+        found.text, found.start, found.end
+    )
+    end = clause.start() if clause else found.end
+    value = found.text[found.start : end].rstrip(" ,.")
+    return (found.start, found.start + len(value)) if any(c in "0123456789" for c in value) and " " in value else None
+
+
+PEOPLE: tuple[Recognizer, ...] = (
+    Recognizer(
+        "person_cue",
+        "PERSON",
+        compiled(
+            LEFT + r"(?:(?:first |last |full |sur|nick|maiden |middle |sure|cardholder |card holder |account holder |contact |customer |recipient |display_|full_|first_|last_)?names?"
+            r"(?:'s|\s{1,2}(?:is|was|are|on (?:the )?(?:card|account) is|:))?|call me|i go by)[\"']?[\s:=\"']{1,4}" + _WORDS
+        ),
+        0.75,
+        _NO_NAME_SUM + "the cue word decides, everyday words are refused",
+        group=1,
+        trim=_trim_name,
+        check=_strong_cue,
+        words=("name", "call me", "i go by"),
+    ),
+    Recognizer(
+        "person_weak_cue",
+        "PERSON",
+        compiled(
+            LEFT + r"(?:i am|i'm|i’m|im|this is|it'?s|here is|speaking(?: is| to| with)?|spoke (?:to|with)|regards,?|sincerely,?|cheers,?|thanks,?|thank you,?|hi|hello|hey|dear|from|for|to|with"
+            r"|ask for|attn:?|cc:?|recipient:?|contact:?|signed,?|by)\s{1,2}" + _WORDS
+        ),
+        0.7,
+        _NO_NAME_SUM + "a weak cue needs a name of the lexicon or two capitalised words",
+        group=1,
+        trim=_trim_name,
+        check=_weak_cue,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "person_title",
+        "PERSON",
+        compiled(LEFT + r"(?:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madame|mme|herr|frau)\.?\s{1,2}(?-i:([A-Z\u00c0-\u00de][" + _LETTER + r"'’-]{1,22}(?: [A-Z\u00c0-\u00de][" + _LETTER + r"'’-]{1,22}){0,2}))"),
+        0.75,
+        _NO_NAME_SUM + "a title before a capitalised word decides",
+        group=1,
+        trim=_trim_name,
+        words=("mr", "ms", "miss", "mx", "dr", "prof", "sir", "mme", "madame", "herr", "frau"),
+        conversation_only=True,
+    ),
+    Recognizer(
+        "person_pair",
+        "PERSON",
+        compiled(r"(?<![" + _LETTER + r"0-9_@./-])(?=(" + _WORD + r" " + _WORD + r")(?![" + _LETTER + r"0-9_@/]))"),
+        0.65,
+        _NO_NAME_SUM + "given name and surname of the lexicon side by side",
+        group=1,
+        trim=_trim_pair,
+        check=_pair,
+    ),
+    Recognizer(
+        "person_turn",
+        "PERSON",
+        compiled(r"\A\W{0,3}(?:(?:yes|ok|okay|sure|hi|hello|yeah|its|it's|it is|i am|i'm|im|this is|am)[ ,.!:]{1,3}){0,2}" + _WORDS + r"\W{0,3}\Z"),
+        0.55,
+        _NO_NAME_SUM + "a turn that is nothing but a name of the lexicon answers a question for one",
+        group=1,
+        check=_bare,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "person_before_number",
+        "PERSON",
+        compiled(
+            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|hi|hello)[ ,.!:]{1,3}){0,2}(" + _WORD + r"(?: " + _WORD + r"){0,2}?)(?=[ ,]{1,3}(?:and |is |with )?(?:my |the )?(?:ssn|social|account|acct|ac |card|credit|debit|[0-9]{3}|\ue000))"
+        ),
+        0.55,
+        _NO_NAME_SUM + "a name of the lexicon that opens a turn of account details",
+        group=1,
+        check=_bare,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "street_address",
+        "ADDRESS",
+        compiled(
+            r"(?<![0-9A-Za-z$€£.,/-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,?\s{1,2}(?:(?:[" + _LETTER + r"0-9][" + _LETTER + r"0-9.'’-]{0,20}\s{1,2}){1,4}?|(?=broadway|main))"
+            + _SUFFIX + r"(?![" + _LETTER + r"0-9])\.?" + _UNIT + _CITY
+        ),
+        0.75,
+        "no checksum; house number, street name and street word decide",
+        check=_street,
+        digits=1,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "european_address",
+        "ADDRESS",
+        compiled(
+            LEFT + r"(?:[" + _LETTER + r"]{3,25}(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vej|straat|laan|katu)|(?:rua|calle|via|rue|avenida|av\.|plaza|piazza|corso|avenue|ulica|ul\.) (?:[" + _LETTER + r".'’-]{2,20} ?){1,4}?),? ?[0-9]{1,5}[a-z]?" + RIGHT
+        ),
+        0.6,
+        "no checksum; street word and house number decide",
+        digits=1,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "post_box",
+        "ADDRESS",
+        compiled(LEFT + r"(?:p\.?\s?o\.?\s?box|post(?:al)? box|psc|unit)\s{1,2}[0-9]{2,6}(?:,? box [0-9]{1,6})?" + _CITY),
+        0.65,
+        "no checksum; the words for a post box decide",
+        words=("box", "psc", "unit"),
+        digits=2,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "address_cue",
+        "ADDRESS",
+        compiled(
+            LEFT + r"(?:(?:home|mailing|billing|shipping|delivery|street|new|current|old|correct|permanent|residential|my|your|the) address|address)"
+            r"(?:\s{1,2}(?:is|was|to|as|should be|will be|of|is now))?(?:\s{1,2}now)?[\s:=\"']{1,4}([0-9A-Za-z#\u00c0-\u024f][^\n<>=\ue000]{4,110})"
+        ),
+        0.62,
+        "no checksum; the cue word decides, and a house number must be in it",
+        group=1,
+        trim=_trim_cued_address,
+        words=("address",),
+        digits=1,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "city_state_zip",
+        "LOCATION",
+        compiled(
+            r"(?<![" + _LETTER + r"0-9])(?-i:(?:[A-Z][" + _LETTER + r".'-]{1,20} ){0,2}[A-Z][" + _LETTER + r".'-]{1,20},? (?:" + _STATES + r")),? [0-9]{5}(?:-[0-9]{4})?" + RIGHT
+        ),
+        0.7,
+        "no checksum; city, state of the closed list and zip code",
+        digits=5,
+    ),
+    Recognizer(
+        "zip_cue",
+        "LOCATION",
+        compiled(LEFT + r"(?:zip(?: ?code)?|post(?:al)? ?code)(?:\s{1,2}is)?[\s:=]{1,3}([0-9A-Z]{2,5}(?:[ -][0-9A-Z]{3,4})?)" + RIGHT),
+        0.7,
+        "no checksum; the cue word decides",
+        group=1,
+        check=lambda found: 0.7 if any(c in "0123456789" for c in found.value) else 0.0,
+        words=("zip", "post"),
+        digits=1,
+    ),
+    Recognizer(
+        "uk_postcode",
+        "LOCATION",
+        compiled(r"(?<![0-9A-Za-z])[A-Z]{1,2}[0-9][0-9A-Z]? [0-9][ABD-HJLNP-UW-Z]{2}(?![0-9A-Za-z])", ignore_case=False),
+        0.6,
+        "no checksum; the published shape of a postcode, in conversation only",
+        digits=2,
+        conversation_only=True,
+    ),
+)

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from pipeline.home import DEMO_PEOPLE, PIPELINE, Home, add_person, read_key_file, write_key_file
+from privacy.errors import PrivetError
+from privacy.signing import Person, SigningKey
+
+
+def test_a_home_is_private_to_its_owner(tmp_path: Path) -> None:
+    Home.create(tmp_path / "home", demo_identities=True)
+    loose = [
+        p for p in (tmp_path / "home").rglob("*") if p.is_file() and "key" in p.name and stat.S_IMODE(p.stat().st_mode) & 0o077
+    ]
+    assert loose == []
+    assert stat.S_IMODE((tmp_path / "home").stat().st_mode) == 0o700
+
+
+def test_opening_again_finds_the_same_keys(tmp_path: Path) -> None:
+    made = Home.create(tmp_path / "home", demo_identities=True)
+    again = Home.open_or_create(tmp_path / "home")
+    assert again.key.public_hex == made.key.public_hex
+    assert again.trust.digest == made.trust.digest
+    assert {p.name for p in again.trust.people} == {PIPELINE, *DEMO_PEOPLE}
+    assert again.identity("demo_steward").public_hex == again.trust.by_name("demo_steward").public_hex  # type: ignore[union-attr]
+
+
+def test_a_half_made_home_is_completed_with_the_same_keys(tmp_path: Path) -> None:
+    first = Home.create(tmp_path / "home")
+    (tmp_path / "home" / "VERSION.json").unlink()  # as if the machine had died before the last write
+    again = Home.open_or_create(tmp_path / "home")
+    assert again.key.public_hex == first.key.public_hex
+
+
+def edit_version(home: Path, text: str) -> None:
+    (home / "VERSION.json").write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code", "exit_code"),
+    [
+        (lambda h: edit_version(h, '{"layout":0}'), "E-HOME-002", 2),
+        (lambda h: edit_version(h, '{"layout":99}'), "E-HOME-002", 2),
+        (lambda h: edit_version(h, "{"), "E-CANON-002", 4),
+        (lambda h: edit_version(h, "[]"), "E-HOME-003", 4),
+        (lambda h: (h / "VERSION.json").unlink(), "E-HOME-001", 2),
+        (lambda h: (h / "pipeline.key").chmod(0o644), "E-HOME-007", 2),
+        (lambda h: (h / "pipeline.key").unlink(), "E-HOME-007", 2),
+    ],
+)
+def test_a_damaged_or_foreign_home_is_refused(tmp_path: Path, damage: object, code: str, exit_code: int) -> None:
+    Home.create(tmp_path / "home")
+    damage(tmp_path / "home")  # type: ignore[operator]
+    with pytest.raises(PrivetError) as caught:
+        Home.open(tmp_path / "home")
+    assert caught.value.code == code
+    assert caught.value.exit_code == exit_code
+
+
+def test_an_older_home_is_left_as_it_was(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    Home.create(home)
+    edit_version(home, '{"layout":0}')
+    before = {p: p.read_bytes() for p in home.rglob("*") if p.is_file()}
+    with pytest.raises(PrivetError):
+        Home.open_or_create(home)
+    assert {p: p.read_bytes() for p in home.rglob("*") if p.is_file()} == before
+
+
+def test_a_key_file_is_never_overwritten_and_never_a_link(tmp_path: Path) -> None:
+    write_key_file(tmp_path / "a.key", SigningKey.generate())
+    with pytest.raises(FileExistsError):
+        write_key_file(tmp_path / "a.key", SigningKey.generate())
+    os.symlink(tmp_path / "a.key", tmp_path / "b.key")
+    with pytest.raises(PrivetError) as caught:
+        read_key_file(tmp_path / "b.key")
+    assert caught.value.code == "E-HOME-007"
+
+
+def test_the_home_never_signs_for_a_person_with_their_own_key(tmp_path: Path) -> None:
+    home = Home.create(tmp_path / "home")
+    add_person(home, Person("ada", SigningKey.generate().public_hex, ("steward",)))
+    assert home.trust.by_name("ada") is not None
+    with pytest.raises(PrivetError) as caught:
+        home.identity("ada")
+    assert caught.value.code == "E-HOME-006"
+    assert home.journal.entries()[-1].kind == "trust_changed"
