@@ -190,7 +190,7 @@ class LocalAirflow:
         """
         deadline = time.monotonic() + timeout_seconds
         seen: dict[str, tuple[str | None, int]] = {}
-        asked: set[tuple[str, str]] = set()
+        asked: set[tuple[str, int]] = set()
         while time.monotonic() < deadline:
             self._check_alive()
             state = self.run_state(dag_id, run_id)
@@ -202,8 +202,8 @@ class LocalAirflow:
                 return state
             if on_gate is not None and any(task.state == "awaiting_input" for task in state.tasks):
                 for gate in self.pending_gates(dag_id, run_id):
-                    if (gate.task_id, gate.created_at.isoformat()) not in asked:
-                        asked.add((gate.task_id, gate.created_at.isoformat()))
+                    if (gate.task_id, gate.try_number) not in asked:
+                        asked.add((gate.task_id, gate.try_number))
                         on_gate(gate)
             time.sleep(0.3)
         raise EnvironmentFault("E-AIRFLOW-008", f"{dag_id} had not ended after {timeout_seconds:.0f} s", f"See {self.url}")

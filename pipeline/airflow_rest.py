@@ -34,7 +34,8 @@ class PendingGate:
     subject: str
     body: str
     assigned: tuple[str, ...]
-    created_at: datetime
+    try_number: int
+    asked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +119,7 @@ class AirflowRest:
 
         That Airflow took the answer does not mean that it counts: the gate may refuse it and ask again.
         """
-        early = ANSWER_AFTER_SECONDS - (datetime.now(UTC) - gate.created_at).total_seconds()
+        early = ANSWER_AFTER_SECONDS - (datetime.now(UTC) - gate.asked_at).total_seconds()
         time.sleep(min(max(early, 0.0), ANSWER_AFTER_SECONDS))
         body = {
             "chosen_options": ["Approve" if decision == "approve" else "Reject"],
@@ -196,6 +197,8 @@ def _task_route(gate: PendingGate) -> str:
 
 def _gate(detail: Mapping[str, Any]) -> PendingGate:
     task = detail["task_instance"]
+    # A question that is asked again keeps the time of the first one; its task has the time of this try.
+    asked = [datetime.fromisoformat(text) for text in (detail["created_at"], task["start_date"]) if text]
     return PendingGate(
         task["dag_id"],
         task["dag_run_id"],
@@ -204,7 +207,8 @@ def _gate(detail: Mapping[str, Any]) -> PendingGate:
         detail["subject"],
         detail["body"] or "",
         tuple(user["id"] for user in detail["assigned_users"]),
-        datetime.fromisoformat(detail["created_at"]),
+        task["try_number"],
+        max(asked),
     )
 
 

@@ -169,6 +169,10 @@ def install(temporary: Path, folder: Path, old_root: Digest | None) -> None:
     sync_folder(folder.parent)
 
 
+def remove_folder(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:

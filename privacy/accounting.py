@@ -44,7 +44,7 @@ _NOISE_STEPS = 10**4
 _NOISE_MAX = 10**4  # larger multipliers than 10 000 mean that the request makes no sense
 _ORDERS = np.array(ORDERS)
 _MARGIN = 1e-13  # on log A, above the rounding of doubles in either way of computing it
-_SIGMA_QUADRATURE = 0.2  # below it the grid would be long and no such mechanism is private: bounds only
+_SIGMA_QUADRATURE = 0.1  # below it the grid would be long and no such mechanism is private: bounds only
 _NOISE_SOURCE_NOTE = "Floating-point effects of noise sampling are outside this figure."
 
 
@@ -265,6 +265,8 @@ def _log_a_quadrature(orders: FloatArray, q: float, sigma: float) -> FloatArray:
 
     The integrand is analytic for |Im z| < pi sigma^2, so a step of min(sigma, sigma^2)/10 leaves an error below e^-50.
     """
+    if sigma < _SIGMA_QUADRATURE:
+        return np.full(len(orders), np.inf)  # outside its bounds, so the upper bound counts
     step = min(sigma, sigma**2) / 10
     z = np.arange(-12 * sigma, float(orders.max()) + 12 * sigma, step)
     log_density = -(z**2) / (2 * sigma**2) - math.log(sigma * math.sqrt(2 * math.pi)) + math.log(step)

@@ -242,10 +242,9 @@ def zero_non_finite(parameters: list[Any]) -> int:
 
     A unit left out this way depends on the unit alone, so sensitivity stays; a NaN left in would pass clipping.
     """
-    good = torch.stack([torch.isfinite(p.grad_sample.flatten(1)).all(1) for p in parameters]).all(0)
-    # A finite gradient whose norm overflows would be clipped by 1/inf to zero times inf.
-    squares = torch.stack([p.grad_sample.flatten(1).double().square().sum(1) for p in parameters]).sum(0)
-    good &= squares < 1e30
+    # A norm is finite only when every entry is, and an overflowing norm would turn into zero times infinity when clipped.
+    norms = torch.stack([p.grad_sample.flatten(1).norm(dim=1) for p in parameters])
+    good = torch.isfinite(norms).all(0) & (norms < 1e18).all(0)
     bad = int((~good).sum())
     if bad:
         for parameter in parameters:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -75,7 +74,7 @@ def test_a_key_file_is_never_overwritten_and_never_a_link(tmp_path: Path) -> Non
     write_key_file(tmp_path / "a.key", SigningKey.generate())
     with pytest.raises(FileExistsError):
         write_key_file(tmp_path / "a.key", SigningKey.generate())
-    os.symlink(tmp_path / "a.key", tmp_path / "b.key")
+    (tmp_path / "b.key").symlink_to(tmp_path / "a.key")
     with pytest.raises(PrivetError) as caught:
         read_key_file(tmp_path / "b.key")
     assert caught.value.code == "E-HOME-007"
