@@ -70,6 +70,7 @@ def build(path: Path, people: People) -> DAG:
     with DAG(
         dag_id=policy.name,
         schedule=None,
+        auto_register=False,  # a DAG that fails half-way, its gates missing, must not be found
         max_active_runs=1,
         default_args={"retries": 2, "retry_delay": timedelta(seconds=2), "retry_policy": stage_retries()},
         params={
@@ -120,7 +121,7 @@ def build_all(folder: Path) -> dict[str, DAG]:
         except PrivetError as refused:
             reasons.append(str(refused))
     if reasons:
-        broken = RefusedPolicies(dag_id="refused_policies", schedule=None)
+        broken = RefusedPolicies(dag_id="refused_policies", schedule=None, auto_register=False)
         broken.reasons = tuple(reasons)
         built[broken.dag_id] = broken
     return built

@@ -45,10 +45,10 @@ def airflow_environment(home: Path, dags: Path = DEFAULT_DAGS) -> dict[str, str]
     Makes the secrets on first use. Raises UsageError E-AIRFLOW-001 when the home has no trust root.
     """
     home = home.resolve()
-    root = home / "airflow"
-    (root / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
+    people = _people(home)
+    root = _private_root(home)
     local = _local_settings(root)
-    users = ",".join([*(f"{name}:user" for name in _people(home)), f"{READER}:viewer"])
+    users = ",".join([*(f"{name}:user" for name in people), f"{READER}:viewer"])
     url = f"http://127.0.0.1:{local['port']}"
     return {
         "PRIVET_HOME": str(home),
@@ -77,7 +77,6 @@ _TUNING: Mapping[str, str] = {
     "AIRFLOW__CORE__PARALLELISM": "2",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-    "AIRFLOW__USAGE_DATA_COLLECTION__ENABLED": "False",
     "AIRFLOW__API__WORKERS": "1",
     # A worker notices the end of its task within this time; with the default of 5 s a quick answer at a gate fails it.
     "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
@@ -107,12 +106,12 @@ class LocalAirflow:
         Raises UsageError E-AIRFLOW-002 when one already runs in this home, EnvironmentFault E-AIRFLOW-003 when
         the database can't be made.
         """
-        root = home.resolve() / "airflow"
-        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        people = _people(home)
+        root = _private_root(home.resolve())
         processes = ProcessGroup(root / "processes.json")
         processes.stop_leftovers()
         _write_private(root / "local.json", json.dumps({**_local_settings(root), "port": str(port or _free_port())}))
-        passwords = _passwords(root, [*_people(home), READER])
+        passwords = _passwords(root, [*people, READER])
         environment = airflow_environment(home, dags)
         rest = AirflowRest(environment["AIRFLOW__API__BASE_URL"], passwords, READER)
         running = cls(home, rest, processes, environment)
@@ -252,6 +251,14 @@ class LocalAirflow:
             raise EnvironmentFault(
                 "E-AIRFLOW-005", f"Airflow's {name} ended by itself", f"Look into {self._log_folder / (name + '.log')}"
             )
+
+
+def _private_root(home: Path) -> Path:
+    """AIRFLOW_HOME and its log folder, 0700; `parents=True` would make the outer one with the umask's mode."""
+    root = home / "airflow"
+    for folder in (root, root / "logs"):
+        folder.mkdir(exist_ok=True, mode=0o700)
+    return root
 
 
 def _people(home: Path) -> list[str]:

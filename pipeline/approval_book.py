@@ -166,13 +166,9 @@ def _refuse_unless_countable(approval: Approval, asked: Sequence[ApprovalRequest
     """The same faults that `decide_gate` would find later, told to the person who can still mend them."""
     person = trust.by_key(approval.signer_key)
     if not asked:
-        raise _refused(
-            "E-GATE-021", "nobody asked for an approval of this digest", "Sign a request that privet approvals list shows"
-        )
+        raise _refused("E-GATE-021", "nobody asked for an approval of this digest", "Sign a request of privet approvals list")
     if person is None or approval.role not in person.roles:
-        raise _refused(
-            "E-GATE-014", f"the key does not hold the role {approval.role}", "Sign in a role that the trust root gives you"
-        )
+        raise _refused("E-GATE-014", f"the key does not hold the role {approval.role}", "Sign in a role that you hold")
     if is_pipeline(person):
         raise _refused("E-GATE-022", "the pipeline's key can't approve", "Have a person sign with their own key")
     if all(approval.role not in r.quorum for r in asked):

@@ -47,7 +47,7 @@ def request_use(ctx: StageContext, protect_digest: Digest, validate_digest: Dige
     protected = load_manifest(ctx.home, protect_digest)
     shown = (
         *_about(ctx),
-        ("epsilon asked", f"{policy.budget.epsilon:g} (delta {policy.budget.delta:g}) per {policy.privacy_unit.name}"),
+        ("epsilon asked", _asked(ctx)),
         ("epsilon spent so far", _spent(ctx)),
         ("epsilon cap of the dataset", f"{policy.budget.cap_epsilon:g}"),
         ("validation", str(validation.facts.get("verdict", "not_evaluated"))),
@@ -105,6 +105,11 @@ def _about(ctx: StageContext) -> tuple[tuple[str, str], ...]:
     )
 
 
+def _asked(ctx: StageContext) -> str:
+    budget = ctx.policy.budget
+    return f"{budget.epsilon:g} (delta {budget.delta:g}) per {ctx.policy.privacy_unit.name}"
+
+
 def _spent(ctx: StageContext) -> str:
     try:
         return f"{ctx.home.ledger.spent_epsilon(ctx.policy.dataset):g}"
@@ -150,7 +155,7 @@ def sign_request(
 
     Guarantee: what the person saw is what the pipeline asked (the request is compared with its journal entry),
     and nothing is kept that the gate would not count. `reason` is kept as written: it must hold no personal data.
-    Raises UsageError E-APPROVE-005 (person and key differ), E-APPROVE-006 (reason), IntegrityError E-APPROVE-004, GateClosed E-GATE.
+    Raises UsageError E-APPROVE-005 (person and key differ) or 006 (reason), IntegrityError E-APPROVE-004, GateClosed E-GATE.
     """
     person = home.trust.by_name(name)
     if person is None or person.public_hex != key.public_hex:

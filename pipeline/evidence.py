@@ -53,12 +53,24 @@ EVIDENCE_FILES: Final[tuple[str, ...]] = tuple(
     )
 )
 
+# What each statement is about; the verifier asks for exactly these subjects.
+SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "dataset": ("policy", "dataset"),
+    "validation": ("policy", "dataset", "validation"),
+    "training": ("policy", "dataset", "model", "trace"),
+    "audit": ("policy", "dataset", "model", "verdicts"),
+    "redaction": ("policy", "model", "redaction"),
+}
+
 # Verdicts that must be there and passed. One that is missing counts as not evaluated, and blocks.
 REQUIRED_VERDICTS: Final[tuple[str, ...]] = (
     "validation",
-    "audit.noise",
-    "audit.clipping",
-    "audit.sampling",
+    "probe.noise_scale",
+    "probe.clipping",
+    "probe.noise_independence",
+    "probe.batch_size_law",
+    "probe.participation_law",
+    "probe.divisor",
     "audit.epsilon_bound",
     "audit.memorisation",
     "audit.utility",
@@ -108,7 +120,7 @@ def evidence_document(files: Sequence[EvidenceFile]) -> dict[str, Json]:
 def read_evidence(value: Json) -> tuple[Digest, tuple[EvidenceFile, ...]]:
     """Root and files of evidence.json. Raises IntegrityError E-EVID-001 unless the root is that of the files."""
     match value:
-        case {"evidence": 1, "root": str(root), "files": list(entries)} if len(value) == 3:
+        case {"evidence": 1, "root": str(root), "files": list(entries), **rest} if not rest:
             files = tuple(_evidence_file(entry) for entry in entries)
             paths = [f.path for f in files]
             if paths == sorted(set(paths)) and evidence_root(files) == root:
@@ -118,7 +130,7 @@ def read_evidence(value: Json) -> tuple[Digest, tuple[EvidenceFile, ...]]:
 
 def _evidence_file(value: Json) -> EvidenceFile:
     match value:
-        case {"path": str(path), "sha256": str(sha256), "size": int(size)} if len(value) == 3 and is_digest(sha256):
+        case {"path": str(path), "sha256": str(sha256), "size": int(size), **rest} if not rest and is_digest(sha256):
             return EvidenceFile(path, sha256, size)
     raise IntegrityError("E-EVID-001", "evidence.json holds an entry that is not a file", "Get the bundle again")
 
@@ -168,7 +180,8 @@ class RunBlock:
                 "run": str(run),
                 "requested_by": str(requested_by),
                 "manifests": dict(manifests),
-            } if len(value) == 5:
+                **rest,
+            } if not rest:
                 if set(manifests) == set(STAGES) and all(is_digest(m) for m in manifests.values()):
                     return cls(policy, name, run, requested_by, {k: str(v) for k, v in manifests.items()})
         raise IntegrityError("E-EVID-002", "a statement does not say which run it is about", "Get the bundle again")

@@ -108,7 +108,7 @@ def bounded_lines(chunks: Iterator[bytes], limit: int) -> Iterator[Line]:
         if skipping:
             continue
         pending += chunk[start:]
-        if len(pending) > limit + 1:  # one more for a CR
+        if len(pending) > limit + 4:  # a byte-order mark and a CR do not count
             yield _line(number, pending, limit)
             pending.clear()
             skipping = True

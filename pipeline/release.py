@@ -163,16 +163,15 @@ def _ledger(case: _Case) -> Verdict:
     spend = ledger.spend(trace.ledger_key)
     if spend is None:
         return Verdict("ledger", "failed", "E-RELEASE-003: the ledger has no charge for this training")
-    charged = spend.leased if spend.settled is None else spend.settled
-    if charged != trace.steps:
-        reason = f"E-RELEASE-003: the ledger charged {charged} steps, the mechanism trace says {trace.steps}"
+    if spend.charged != trace.steps:
+        reason = f"E-RELEASE-003: the ledger charged {spend.charged} steps, the mechanism trace says {trace.steps}"
         return Verdict("ledger", "failed", reason)
     if (spend.noise_multiplier, spend.sampling_probability) != (trace.noise_multiplier, trace.sampling_probability):
         return Verdict("ledger", "failed", "E-RELEASE-003: the ledger charged another mechanism than the trace names")
     spent, cap = ledger.spent_epsilon(spend.scope), ledger.cap_epsilon(spend.scope)
     if spent > cap or ledger.self_audit():
         return Verdict("ledger", "failed", "E-RELEASE-003: the ledger is over its cap or contradicts itself")
-    return Verdict("ledger", "passed", f"{charged} steps charged; epsilon {spent:g} of {cap:g} spent on the dataset")
+    return Verdict("ledger", "passed", f"{spend.charged} steps charged; epsilon {spent:g} of {cap:g} spent on the dataset")
 
 
 def _requester(case: _Case, evidence: Evidence | None) -> Verdict:

@@ -294,7 +294,7 @@ def _select(folder: Path, patterns: tuple[str, ...]) -> list[str]:
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     if not pattern or not parts:
-        return not pattern and not parts
+        return not parts and set(pattern) <= {"**"}
     if pattern[0] == "**":
         return _matches(parts, pattern[1:]) or _matches(parts[1:], pattern)
     if parts[0].startswith(".") and not pattern[0].startswith("."):

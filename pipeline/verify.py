@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pipeline.bundle import BundleView, read_bundle
+from pipeline.bundle import BundleView, read_bundle, require_folder
 from pipeline.claims import (
     MECHANISM,
     Evidence,
@@ -45,24 +45,24 @@ _CLOCK_SKEW = timedelta(minutes=5)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One claim, what the verifier saw, and its verdict. A note informs and never changes the exit code."""
+    """One claim, what the verifier saw, and the outcome. A note informs and never changes the exit code."""
 
     claim: str
     evidence: str
-    verdict: Outcome
+    outcome: Outcome
     kind: Kind
     code: str = ""
 
     @property
     def blocks(self) -> bool:
-        return self.kind != "note" and self.verdict != "passed"
+        return self.kind != "note" and self.outcome != "passed"
 
     def to_json(self) -> dict[str, Json]:
-        return {"claim": self.claim, "evidence": self.evidence, "verdict": self.verdict, "kind": self.kind, "code": self.code}
+        return {"claim": self.claim, "evidence": self.evidence, "outcome": self.outcome, "kind": self.kind, "code": self.code}
 
     def as_verdict(self) -> Verdict:
         reason = self.evidence if not self.code or self.evidence.startswith(self.code) else f"{self.code}: {self.evidence}"
-        return Verdict(self.claim, self.verdict, reason)
+        return Verdict(self.claim, self.outcome, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,7 @@ def verify_bundle(path: Path, trust: TrustRoot | None = None, now: datetime | No
 
     Raises UsageError E-BUNDLE-001 when there is no folder; everything else becomes a row.
     """
+    require_folder(path)
     rows = _Rows()
     view = rows.run("files", lambda: read_bundle(path), lambda v: f"{len(v.files)} files, all of a known name")
     if view is not None:
@@ -123,8 +124,8 @@ class _Rows:
             self.add(claim, f"malformed ({type(error).__name__})", "failed", kind, "E-CLAIM-013")
         return None
 
-    def add(self, claim: str, evidence: str, verdict: Outcome, kind: Kind, code: str = "") -> None:
-        self.found.append(Row(claim, evidence, verdict, kind, code))
+    def add(self, claim: str, evidence: str, outcome: Outcome, kind: Kind, code: str = "") -> None:
+        self.found.append(Row(claim, evidence, outcome, kind, code))
 
     def gate(self, claim: str, check: Callable[[], Verdict]) -> None:
         """A gate row from a verdict; a check that can't be made counts as not evaluated."""
@@ -140,17 +141,12 @@ class _Rows:
 
 
 def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetime) -> None:
-    trust = (
-        given if given is not None else rows.run("identities", lambda: _own_trust(view), lambda t: f"{len(t.people)} listed")
-    )
-    evidence = None if trust is None else _open_all(rows, view, trust, released=True)
+    evidence = _open_all(rows, view, given, released=True)
     if evidence is None:
         rows.add("all other claims", "not looked at: the bytes are not intact", "not_evaluated", "integrity", "E-CLAIM-014")
         return
     _integrity(rows, evidence)
-    release = rows.run(
-        "release statement", lambda: check_release(evidence), lambda r: f"signed by the pipeline at {r.released_at}"
-    )
+    release = rows.run("release statement", lambda: check_release(evidence), lambda r: f"signed at {r.released_at}")
     if release is None:
         rows.add("gates", "not looked at: there is no valid release statement", "not_evaluated", "gate", "E-CLAIM-014")
         return
@@ -160,10 +156,15 @@ def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetim
     _notes(rows, evidence, given)
 
 
-def _open_all(rows: _Rows, view: BundleView, trust: TrustRoot, *, released: bool) -> Evidence | None:
+def _open_all(rows: _Rows, view: BundleView, given: TrustRoot | None, *, released: bool) -> Evidence | None:
     """Layout, digests, root, canonical form and signatures: without these nothing else is worth reading."""
     root = rows.run("files, digests and root", lambda: check_layout(view, released=released), lambda r: f"evidence root {r}")
     if root is None or rows.run("one spelling per document", lambda: check_canonical(view)) is None:
+        return None
+    trust = given
+    if trust is None:
+        trust = rows.run("identities", lambda: _own_trust(view), lambda t: f"{len(t.people)} listed by the bundle itself")
+    if trust is None:
         return None
     return rows.run(
         "signatures of the statements",

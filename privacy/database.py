@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -42,7 +43,8 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                connection.execute("ROLLBACK")
+                if connection.in_transaction:  # SQLite rolls back by itself on some faults, a full disk among them
+                    connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
 
@@ -63,10 +65,11 @@ class Database:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_SECONDS)
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _enter_wal(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA secure_delete = {'ON' if self._erasing else 'OFF'}")
             connection.execute("PRAGMA trusted_schema = OFF")
+            connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM's copy must not land in a temporary folder
         except BaseException:
             connection.close()
             raise
@@ -87,6 +90,19 @@ def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
         found.execute("PRAGMA trusted_schema = OFF")
         found.execute("BEGIN")
         yield found
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Two processes that switch a new file at once would deadlock, so SQLite tells one "busy" without waiting."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 @contextmanager

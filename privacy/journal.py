@@ -132,10 +132,12 @@ class Journal:
 
 
 def parse_export(data: bytes) -> list[Entry]:
-    """The entries of an export, unverified. Raises IntegrityError E-JOURNAL-001 or E-CANON codes."""
+    """The entries of an export, unverified; the first is one of its run. Raises IntegrityError E-JOURNAL-001 or E-CANON codes."""
     match parse_canonical(data):
-        case {"journal": 1, "run": str(), "entries": list(entries)}:
-            return [Entry.from_json(entry) for entry in entries]
+        case {"journal": 1, "run": str(run), "entries": list(listed), **rest} if not rest:
+            entries = [Entry.from_json(entry) for entry in listed]
+            if entries and entries[0].facts.get("run") == run:
+                return entries
     raise _malformed()
 
 

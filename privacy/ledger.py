@@ -113,7 +113,8 @@ class Ledger:
         """
         if isinstance(steps, bool) or not isinstance(steps, int) or not 0 < steps <= _MAX_STEPS:
             raise PolicyError("E-LEDGER-004", "steps must be a whole number from 1 to 1e9", "Correct the training recipe")
-        step = charge_vector(sampling_probability, noise_multiplier)  # costly, so outside the write lock
+        step = charge_vector(sampling_probability, noise_multiplier)
+        _total(self.spends(scope))  # vectors are costly: this computes those already there before the write lock is held
         fingerprint = _fingerprint(scope, sampling_probability, noise_multiplier, steps)
         with self._database.transaction() as connection:
             found = _find(connection, key)

@@ -19,6 +19,9 @@ ALLOWED = {
     ("policy_file", "policy"): "reads the model from a file",
     ("ledger", "accounting"): "admits by the accountant's vectors",
     ("journal", "signing"): "signs its entries",
+    ("journal", "database"): "keeps its rows in SQLite",
+    ("ledger", "database"): "keeps its rows in SQLite",
+    ("vault", "database"): "keeps its rows in SQLite",
 }
 
 

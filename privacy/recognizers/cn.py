@@ -27,7 +27,7 @@ _AFTER_NAME = (
     r"|已|于|说|来|去|,|。)"
 )
 _NAME = r"((?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"·]{1,2}?" + _AFTER_NAME + r"|(?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"]{2})"
-_NOT_NAMES = compiled(r"^(?:高兴|何时|何种|常见|方便|安全|成功|时间|时候|任何|文件|包裹|包含|单号|单独|强制|解决|关于|向您|严重|温馨|金额|管理|项目|路由|白色|全部|华为|查询|查看|查一|成为|于是|易碎|边上|盛大|万一|武汉|安徽|江苏|江西|石家庄|马上|毛病|宁波|周[一二三四五六日末])")
+_NOT_NAMES = compiled(r"^(?:车牌|高兴|何时|何种|常见|方便|安全|成功|时间|时候|任何|文件|包裹|包含|单号|单独|强制|解决|关于|向您|严重|温馨|金额|管理|项目|路由|白色|全部|华为|查询|查看|查一|成为|于是|易碎|边上|盛大|万一|武汉|安徽|江苏|江西|石家庄|马上|毛病|宁波|周[一二三四五六日末])")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _USCC_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _NUMBER = r"[\s:=#,]{0,3}(?:号码|编号|号|后四位|尾号|末四位|ID|id)?[\s:=#,]{0,3}(?:是|为|:)?[\s:=#,]{0,3}"
@@ -109,7 +109,7 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_uscc",
         "CN_USCC",
-        compiled(r"(?<![0-9A-Za-z_])[1-9A-GY][1-9A-F][0-9]{6}[0-9A-HJ-NP-RTUWXY]{10}(?![0-9A-Za-z_])", ignore_case=False),
+        compiled(r"(?<![0-9A-Za-z_.-])[1-9A-GY][1-9A-F][0-9]{6}[0-9A-HJ-NP-RTUWXY]{10}(?![0-9A-Za-z_])", ignore_case=False),
         0.98,
         "GB 32100 mod 31",
         check=_uscc,
@@ -179,7 +179,7 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_person_contact",
         "PERSON",
-        compiled(r"(?<![" + HAN + r"])((?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"]{1,2})(?=[\s,、:]{0,2}(?:\ue000|\+?(?:86[ -]?)?1[3-9][0-9]{9}|[1-9][0-9]{16}[0-9Xx]))"),
+        compiled(r"(?<![" + HAN + r"])((?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"]{1,2})(?=[\s,、:]{0,2}(?:\+?(?:86[ -]?)?1[3-9][0-9]{9}|[1-9][0-9]{16}[0-9Xx]))"),
         0.7,
         "no checksum in a name; a surname and a number of a person right after it decide",
         group=1,
@@ -215,7 +215,7 @@ CHINESE: tuple[Recognizer, ...] = (
     _cued("cn_account_cue", "ACCOUNT_NUMBER", "账号|帐号|账户|帐户|尾号|后四位|末四位|社保|公积金", r"[0-9](?:[ -]?[0-9]){2,23}", ("号", "户", "位", "社保", "公积金"), 0.7),
     _cued("cn_username_cue", "USERNAME", "账号|帐号|用户名|登录名|微信|QQ|支付宝|昵称|抖音|微博", r"(?=[0-9A-Za-z_.@-]{0,40}[0-9_])[A-Za-z0-9_][0-9A-Za-z_.@-]{3,40}", ("号", "名", "微信", "qq", "支付宝", "昵称", "抖音", "微博"), 0.68),
     _cued("cn_passport_cue", "PASSPORT_NUMBER", "护照|通行证", r"[A-Za-z]{1,2}[0-9]{7,8}|[0-9]{9}", ("护照", "通行证")),
-    _cued("cn_password_cue", "PASSWORD", "密码|口令", r"[!-~]{4,64}", ("密码", "口令"), 0.8),
+    _cued("cn_password_cue", "PASSWORD", "密码|口令", r"[!#-+\-.-:=?-~]{4,64}", ("密码", "口令"), 0.8),
     _cued("cn_code_cue", "SECRET", "验证码|校验码|动态码|安全码", r"[0-9A-Za-z]{3,8}", ("码",), 0.85),
     _cued("cn_birth_cue", "DATE_OF_BIRTH", "出生日期|出生年月日?|生日|出生于", DATE, ("出生", "生日")),
     Recognizer(

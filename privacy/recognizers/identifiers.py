@@ -71,6 +71,8 @@ def _ssn(found: Candidate) -> float:
 
 
 def _phone_international(found: Candidate) -> float:
+    if found.log and found.value.startswith("00"):
+        return 0.0  # a padded counter
     return 0.85 if 8 <= len(found.digits) <= 15 else 0.0
 
 
@@ -109,6 +111,14 @@ def _cued(name: str, entity: str, cue: str, words: tuple[str, ...], check: Check
     )
 
 
+def _number_only(found: Candidate) -> tuple[int, int] | None:
+    start = found.start
+    while start < found.end and found.text[start] not in "0123456789":
+        start += 1
+    return (start, found.end) if start < found.end else None
+
+
+_NO_UNIT = r"(?![0-9A-Za-z]|[.,][0-9]| ?(?:dollars?|usd|rupees|euros?|am|pm|items?|days?|times)(?![a-z]))"
 _NO_PHONE_SUM = "no checksum exists; digit count and written form decide"
 
 IDENTIFIERS: tuple[Recognizer, ...] = (
@@ -287,10 +297,50 @@ IDENTIFIERS: tuple[Recognizer, ...] = (
     Recognizer(
         "bare_number",
         "ACCOUNT_NUMBER",
-        compiled(r"\A[^0-9A-Za-z]{0,5}(?:(?:yes|ok|okay|sure|its?|it's|is|number|no)[ ,:]{1,3}){0,4}([0-9](?:[ .-]?[0-9]){3,24}(?:(?: and |, ?| & | )[0-9](?:[ .-]?[0-9]){3,24}){0,3})[^0-9A-Za-z]{0,5}\Z"),
+        compiled(r"\A[^0-9A-Za-z]{0,5}(?:(?:yes|ok|okay|sure|its?|it's|is|number|no)[ ,:]{1,3}){0,4}([0-9](?:[ .-]?[0-9]){3,24}(?:(?: and |, ?| & | )[0-9](?:[ .-]?[0-9]){3,24}){0,3}|[0-9][ .]?[0-9]{1,6} ?e ?\+?1[0-9])[^0-9A-Za-z]{0,5}\Z"),
         0.5,
-        "no checksum: a turn that is nothing but a number answers a question for one",
+        "no checksum: a turn that is nothing but a number (or one that a spreadsheet has rounded) answers a question for one",
         group=1,
+        digits=4,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "number_beside_finding",
+        "ACCOUNT_NUMBER",
+        compiled(
+            r"\ue000[ ,]{1,3}(?:(?:and|with|is|&|to|for|no|number|other|the|its|my)[ :]{1,2}){0,3}([0-9]{4,19})" + _NO_UNIT
+            + r"|(?<![0-9A-Za-z$€£.,])(?=[0-9]{4,19}(?:,| and| &| to)? \ue000)([0-9]{4,19})"
+        ),
+        0.5,
+        "no checksum; a number joined to personal data already found belongs to it",
+        trim=_number_only,
+        check=_code,
+        digits=4,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "number_before_cue",
+        "ACCOUNT_NUMBER",
+        compiled(
+            r"(?<![0-9A-Za-z$€£.,/-])([0-9]{4,19})(?= (?:is |this is |as |for )?(?:my |the |your )?(?:last (?:four|4) |first |second )?(?:ssn|social|account|acct|a/c|ac|card|savings|checking)(?![a-z]))"
+        ),
+        0.55,
+        "no checksum; the cue word follows",
+        group=1,
+        check=_code,
+        words=("ssn", "social", "acc", "a/c", "ac", "card", "saving", "checking"),
+        digits=4,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "transfer_pair",
+        "ACCOUNT_NUMBER",
+        compiled(r"(?<![A-Za-z])(?:from|to) (?=([0-9]{4,19})(?![0-9A-Za-z.,]|[ ]?(?:dollars?|usd|rupees|euros?|am|pm)))"),
+        0.45,
+        "no checksum; money goes from number to number in a turn that speaks of a transfer",
+        group=1,
+        check=lambda found: 0.45 if compiled(r"transfer|send|wire|move").search(found.before(120) + found.after(120)) else 0.0,
+        words=("transfer", "send", "wire", "move"),
         digits=4,
         conversation_only=True,
     ),

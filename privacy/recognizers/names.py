@@ -51,7 +51,7 @@ GIVEN_NAMES = frozenset(
     samir samuel sandeep sandhya sandra sandy sangeetha sanjay sanjeev santhosh santiago santosh sara sarah saravanan saritha sasha satish
     savannah scott sean sebastian selena selvi senthil sergei sergey sergio seth shalini shanna shannon shanthi sharon shashi shaun shawn
     sheena sheila shelby shelley shelly sherri sherry shirley shiva shreya shruti sid siddharth sidney silvia simon simone sneha sofia sonia
-    sonja sophia sophie sri sridhar srinivas stacey stacy stan stanley stefan stella stephanie stephen steve steven stewart stuart subash
+    sonja sophia sophie sri sridhar srinivas srinivasan stacey stacy stan stanley stefan stella stephanie stephen steve steven stewart stuart subash
     sudha sudhir suman sumathi sunil sunita suresh surya susan susana sushma suzanne swati swathi sylvia tamara tammy tanya tara taylor ted
     teresa terrance terry thelma theo theodore theresa thomas tiffany tim timothy tina toby todd tom tomas tommy toni tony tracey traci tracy
     travis trevor tricia trisha troy tyler uma usha valerie vanessa varun venkat venkatesh vera vernon veronica vicki vickie vicky victor
@@ -112,6 +112,8 @@ STOP_WORDS = frozenset(
     security credit/debit regards cheers sincerely best welcome hotmail gmail com www http https wondering checking hoping having curious confused using
     spelled registered listed linked associated under attached mentioned required blank hidden wrongly correctly misspelled pronounced not spelt
     support team agent assistant bot admin manager representative staff monday tuesday wednesday thursday friday saturday sunday january february
+    hai haii hii hlo helo ya yup yep nope superb okey awesome perfect lol okie cool
+    mr mrs ms miss mx dr prof professor doctor
     march june july august september october november december street avenue road lane drive afternoon evening
     """.split()
 )

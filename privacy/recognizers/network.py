@@ -51,6 +51,8 @@ def _imei(found: Candidate) -> float:
 
 def _username(found: Candidate) -> float:
     value = found.value.strip(".").lower()
+    if found.after(1) == "=":
+        return 0.0  # the value is empty and this is the next key
     if value in _SYSTEM_ACCOUNTS or not any(c.isalnum() for c in value):
         return 0.0
     return 0.0 if value.isdigit() and len(value) < 4 else 0.8

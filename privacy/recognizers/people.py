@@ -24,6 +24,8 @@ def _trim_name(found: Candidate) -> tuple[int, int] | None:
         if not word or (word in STOP_WORDS and word not in _PARTICLES) or len(word) > 22:
             break
         end = match.start() + len(match.group().rstrip(".-'’"))
+        if match.group().endswith(".") and len(word) > 3:
+            break  # a full stop, not an initial
     return (start, end) if end > start else None
 
 
@@ -99,6 +101,12 @@ _NOT_STREET = frozenset(
 )
 
 
+_SENTENCE = frozenset(
+    "my i is it am are was please thanks thank can could would because but so that this you your want need have has charge charged "
+    "card account ssn order payment amount dollars".split()
+)
+
+
 def _street(found: Candidate) -> float:
     words = [w.lower() for w in _SPLIT.findall(found.value)[:4]]
     return 0.0 if words and (words[0] in _NOT_STREET or (len(words) > 1 and words[1] in _NOT_STREET - {"st"})) else 0.75
@@ -112,6 +120,15 @@ def _trim_cued_address(found: Candidate) -> tuple[int, int] | None:
     end = clause.start() if clause else found.end
     value = found.text[found.start : end].rstrip(" ,.")
     return (found.start, found.start + len(value)) if any(c in "0123456789" for c in value) and " " in value else None
+
+
+def _trim_address_turn(found: Candidate) -> tuple[int, int] | None:
+    """Up to the first word that belongs to a sentence, not to a place."""
+    for match in compiled(r"[A-Za-z']+").finditer(found.text, found.start, found.end):
+        if match.group().lower() in _SENTENCE:
+            end = match.start()
+            return (found.start, end) if end - found.start > 8 else None
+    return found.start, found.end
 
 
 PEOPLE: tuple[Recognizer, ...] = (
@@ -195,6 +212,21 @@ PEOPLE: tuple[Recognizer, ...] = (
         ),
         0.75,
         "no checksum; house number, street name and street word decide",
+        check=_street,
+        digits=1,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "address_turn",
+        "ADDRESS",
+        compiled(
+            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|its|it's|it is|no|is|new|address|the|my|number|door|house|flat|room)[ ,.:]{1,3}){0,6}"
+            r"([0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,? (?:[" + _LETTER + r"0-9.'’#-]{1,20},? ){1,7}?" + _SUFFIX + r"(?![" + _LETTER + r"0-9])(?:,? [" + _LETTER + r"0-9.'’#-]{1,20}){0,7})"
+        ),
+        0.6,
+        "no checksum; a turn that opens with a house number and holds a street word is an address as far as it names places",
+        group=1,
+        trim=_trim_address_turn,
         check=_street,
         digits=1,
         conversation_only=True,

@@ -139,7 +139,7 @@ SECRETS: tuple[Recognizer, ...] = (
         "password_prose",
         "PASSWORD",
         compiled(
-            LEFT + r"(?:pass(?:word|phrase|code)|pwd|pin(?: code| number)?)\s{1,2}(?:is|was|to|=|:)\s{0,2}[\"']?([^\s\"',;&<>\ue000]{4,64})"
+            LEFT + r"(?:pass(?:word|phrase|code)|pwd|pin(?: code| number)?)\s{1,2}(?:is|was|to|=|:)\s{0,2}[\"']?([^\s\"',;<>\ue000]{4,64})"
         ),
         0.8,
         "no checksum; cue words, and the value must not be an ordinary word",

@@ -19,8 +19,8 @@ HAN = r"\u4e00-\u9fff"
 # Words that stand between a cue ("account") and its value ("… number ending in 1234"): a closed list, so a cue
 # does not reach across a sentence to an unrelated number.
 FILLER = (
-    r"(?:[\s]{0,3}(?:numbers?|num|no|nr|ids?|code|is|was|are|s|ends?|ending|in|with|last|four|4|five|digits?|of|for|on|as|"
-    r"the|my|our|your|its|it|to|card|account|[:=#.,'\"()-])(?![A-Za-z])){0,9}[\s]{0,3}"
+    r"(?:[\s]{0,3}(?:(?:numbers?|num|no|nr|ids?|code|is|was|are|s|ends?|ending|in|with|last|four|4|five|digits?|of|for|on|as|"
+    r"the|my|our|your|its|it|to|card|account)(?![0-9A-Za-z])|[:=#.,'\"()-])){0,9}[\s]{0,3}"
 )
 
 

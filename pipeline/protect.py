@@ -1,0 +1,251 @@
+"""Raw batches in, a protected dataset out: de-identified text under keyed pseudonyms, originals sealed by subject.
+
+Guarantee: the output holds no source identifier (unit and record id are keyed HMACs), every text and kept field went
+through the detector and the policy's treatment, records of erased subjects are left out, and the raw batch is destroyed
+once the result is committed. Plaintext exists in memory only.
+Assumption: the label is of a declared closed set, so it passes through. Not applied here: the contribution bound
+(training drops by a keyed rule); records beyond it are counted. Not covered: personal data that no recognizer knows.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pipeline.records import Rejected, day_of
+from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.tables import SealedTable, read_batches
+from privacy.canonical import Digest, Scalar
+from privacy.detect import Detector, build_detector, detect_language
+from privacy.errors import DataError, IntegrityError, UsageError
+from privacy.policy import Policy
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from privacy.deidentify import Deidentifier
+
+PROTECTED_CLASS = "protected"
+_DETECT_BATCH = 256
+_CACHED_VALUES = 10_000  # kept fields repeat; texts hardly do
+
+
+def protect(ctx: StageContext, ingest_digest: Digest, detector: Detector | None = None) -> StageResult:
+    """De-identify one raw batch.
+
+    ingest_digest: manifest of `ingest` or of a quarantine replay. detector: the policy's own unless one is handed in.
+    Outputs: protected (sealed Parquet, see `protected_schema`). Facts: records, units, suppressed, entities and
+    entities.TYPE (how many were treated), records_beyond_bound, language.X. Raises UsageError E-PROTECT-001, DataError
+    E-PROTECT-002 (raw batch gone), E-PROTECT-003 (nothing left), IntegrityError E-PROTECT-004 (detector misbehaves).
+    """
+    manifest = load_manifest(ctx.home, ingest_digest)
+    raw = manifest.outputs.get("raw")
+    if raw is None or manifest.dataset != ctx.policy.dataset:
+        raise UsageError(
+            "E-PROTECT-001", "that manifest has no raw batch of this policy's dataset", "Give the digest that ingest returned"
+        )
+    total = manifest.facts.get("records")
+
+    def body() -> StageOutput:
+        return _protect(ctx, raw, total if isinstance(total, int) else 0, detector)
+
+    inputs = {"ingest": ingest_digest}
+    try:
+        result = run_stage(ctx, "protect", inputs, body)
+    except DataError as error:
+        if error.code != "E-PROTECT-002":
+            raise
+        result = run_stage(ctx, "protect", inputs, body)  # a racer may have committed between our look-up and our read
+    # After the commit, and on every later call: a crash in between must not leave raw data behind.
+    ctx.home.store.shred(raw)
+    return result
+
+
+def protected_schema(policy: Policy) -> pa.Schema:
+    """unit, record_id: keyed tokens. time: day or null. lang: detected. text, kept fields: de-identified. label: as it was."""
+    import pyarrow as pa
+
+    text = pa.string()
+    return pa.schema(
+        [
+            ("unit", text),
+            ("record_id", text),
+            ("time", pa.date32()),
+            ("lang", text),
+            ("text", text),
+            ("label", text),
+            *((name, text) for name in policy.source.fields.keep),
+        ]
+    )
+
+
+def record_token(key: bytes, record_id: str) -> str:
+    """Keyed, stable pseudonym of a record id: "r" and 24 characters of base32."""
+    return "r" + base64.b32encode(hmac.digest(key, record_id.encode(), "sha256")[:15]).decode().lower()
+
+
+@dataclass(slots=True)
+class _Treatment:
+    """Detects and de-identifies strings, language by language, and counts by entity type."""
+
+    detector: Detector
+    deidentifier: Deidentifier
+    policy: Policy
+    counts: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
+    undeclared: dict[str, Detector] = field(default_factory=dict)
+    kept: dict[str, tuple[str, Mapping[str, int]]] = field(default_factory=dict)
+
+    def texts(self, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+        """De-identified texts and their languages."""
+        languages = [detect_language(text) for text in texts]
+        self.languages.update(languages)
+        treated = self._treat(texts, languages)
+        for _, counts in treated:
+            self.counts.update(counts)
+        return [text for text, _ in treated], languages
+
+    def fields(self, values: Sequence[str]) -> list[str]:
+        """Kept fields, by value: a closed vocabulary is looked at once."""
+        new = sorted({v for v in values if v and v not in self.kept})
+        if len(self.kept) + len(new) > _CACHED_VALUES:
+            self.kept.clear()
+            new = sorted({v for v in values if v})
+        self.kept.update(zip(new, self._treat(new, [detect_language(v) for v in new]), strict=True))
+        for value in values:
+            if value:
+                self.counts.update(self.kept[value][1])
+        return [self.kept[v][0] if v else "" for v in values]
+
+    def _treat(self, texts: Sequence[str], languages: Sequence[str]) -> list[tuple[str, Mapping[str, int]]]:
+        treated: list[tuple[str, Mapping[str, int]]] = [("", {})] * len(texts)
+        for language in sorted(set(languages)):
+            places = [i for i, found in enumerate(languages) if found == language]
+            chosen = [texts[i] for i in places]
+            findings = self._detector_for(language).analyze_batch(chosen, language)
+            if len(findings) != len(chosen):
+                raise IntegrityError(
+                    "E-PROTECT-004",
+                    "the detector answered for another number of texts than it was given",
+                    "Report this as a defect of the detector; nothing was committed",
+                )
+            for place, text, found in zip(places, chosen, findings, strict=True):
+                treated[place] = self.deidentifier.apply(text, found)
+        return treated
+
+    def _detector_for(self, language: str) -> Detector:
+        """A language that the policy did not declare is scanned all the same, by a detector of its own."""
+        if language in self.policy.languages:
+            return self.detector
+        if language not in self.undeclared:
+            self.undeclared[language] = build_detector((language,), self.policy.pii.score_threshold)
+        return self.undeclared[language]
+
+
+@dataclass(slots=True)
+class _Tally:
+    units: Counter[str] = field(default_factory=Counter)
+    seen: int = 0
+    suppressed: int = 0
+
+    def facts(self, policy: Policy, treatment: _Treatment) -> dict[str, Scalar]:
+        bound = policy.privacy_unit.max_records
+        undeclared = sum(n for lang, n in treatment.languages.items() if lang not in policy.languages)
+        return {
+            "records": self.units.total(),
+            "units": len(self.units),
+            "suppressed": self.suppressed,
+            "records_beyond_bound": sum(max(0, n - bound) for n in self.units.values()),
+            "most_records_of_a_unit": max(self.units.values(), default=0),
+            "entities": treatment.counts.total(),
+            "undeclared_language": undeclared,
+            "detector": treatment.detector.version,
+            **{f"entities.{name}": n for name, n in sorted(treatment.counts.items())},
+            **{f"language.{name}": n for name, n in sorted(treatment.languages.items())},
+        }
+
+
+def _protect(ctx: StageContext, raw: ArtifactRef, total: int, detector: Detector | None) -> StageOutput:
+    from privacy.deidentify import Deidentifier
+
+    policy, store, keyring = ctx.policy, ctx.home.store, ctx.home.keyring
+    if not store.exists(raw):
+        raise DataError(
+            "E-PROTECT-002", "the raw batch was destroyed before this dataset was protected", "Ingest the source again"
+        )
+    ctx.progress("protect", 0, total)
+    treatment = _Treatment(
+        detector or build_detector(policy.languages, policy.pii.score_threshold),
+        Deidentifier(policy.pii.entities, policy.pii.default, keyring.derive(f"{policy.dataset}/pseudonym", "entity")),
+        policy,
+    )
+    record_key = keyring.derive(f"{policy.dataset}/pseudonym", "record_id")
+    tally = _Tally()
+    path = f"protect/{raw.digest.removeprefix('sha256:')[:16]}/protected.parquet"
+    table = SealedTable(store, protected_schema(policy), dataset=policy.dataset, path=path, data_class=PROTECTED_CLASS)
+    with table:
+        for batch in read_batches(store, raw):
+            for start in range(0, batch.num_rows, _DETECT_BATCH):
+                _protect_rows(ctx, batch.slice(start, _DETECT_BATCH).to_pylist(), record_key, treatment, tally, table)
+                ctx.progress("protect", tally.seen, total)
+    if table.ref is None:
+        raise DataError(
+            "E-PROTECT-003",
+            f"no record is left: {tally.suppressed} belong to erased subjects",
+            "Ingest a source with records of other subjects",
+        )
+    return StageOutput({"protected": table.ref}, tally.facts(policy, treatment))
+
+
+def _protect_rows(
+    ctx: StageContext,
+    rows: Sequence[Mapping[str, object]],
+    record_key: bytes,
+    treatment: _Treatment,
+    tally: _Tally,
+    table: SealedTable,
+) -> None:
+    dataset, vault = ctx.policy.dataset, ctx.home.vault
+    tokens = vault.tokens(dataset, [str(row["subject"]) for row in rows])
+    erased = vault.erased_tokens(dataset)  # read anew per batch: an erasure during a long run counts at once
+    live = [(token, row) for token, row in zip(tokens, rows, strict=True) if token not in erased]
+    tally.seen += len(rows)
+    tally.suppressed += len(rows) - len(live)
+    ids = [record_token(record_key, str(row["record_id"])) for _, row in live]
+    texts, languages = treatment.texts([str(row["text"]) for _, row in live])
+    kept = {
+        name: treatment.fields([str(row[f"keep.{name}"] or "") for _, row in live]) for name in ctx.policy.source.fields.keep
+    }
+    # The vault first: a protected record whose original could not be sealed must not exist.
+    vault.put_many(dataset, [(token, i, _payload(row)) for (token, row), i in zip(live, ids, strict=True)])
+    for index, (token, row) in enumerate(live):
+        tally.units[token] += 1
+        table.append(
+            {
+                "unit": token,
+                "record_id": ids[index],
+                "time": _day(row["time"]),
+                "lang": languages[index],
+                "text": texts[index],
+                "label": row["label"],
+                **{name: values[index] for name, values in kept.items()},
+            },
+            len(texts[index]) * 2 + 300,
+        )
+
+
+def _payload(row: Mapping[str, object]) -> bytes:
+    original = row["original"]
+    assert isinstance(original, bytes)
+    return original
+
+
+def _day(time: object) -> object:
+    try:
+        return None if time is None else day_of(str(time))
+    except Rejected:  # ingest refused such times, so this is a raw batch of other code
+        return None

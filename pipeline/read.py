@@ -1,0 +1,48 @@
+"""The only way to read a protected dataset: rows of erased units never come out.
+
+Guarantee: a unit with a tombstone is absent from what is returned, from the moment its erasure is recorded, however
+old the manifest is. Assumption: the caller keeps no copy of what an earlier reading returned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.stage import ArtifactRef, Manifest
+from privacy.errors import DataError, UsageError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pipeline.home import Home
+
+
+def read_protected(home: Home, manifest: Manifest) -> pa.Table:
+    """Columns unit, record_id, time (date32), lang, text, label and the kept fields; one row a record.
+
+    Raises UsageError E-READ-001 (not a protect manifest), DataError E-READ-002 (destroyed), and the integrity errors
+    of the store when the object is not what was written.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    with home.store.open_sealed(protected_ref(home, manifest)) as file:
+        table = pq.read_table(file, use_threads=False)
+    erased = home.vault.erased_tokens(manifest.dataset)
+    if not erased:
+        return table
+    gone = pc.is_in(table["unit"], value_set=pa.array(sorted(erased), pa.string()))
+    return table.filter(pc.invert(gone))
+
+
+def protected_ref(home: Home, manifest: Manifest) -> ArtifactRef:
+    """Where the protected rows lie. Raises UsageError E-READ-001, DataError E-READ-002."""
+    ref = manifest.outputs.get("protected")
+    if manifest.stage != "protect" or ref is None:
+        raise UsageError("E-READ-001", "that manifest is not of a protected dataset", "Give the digest that protect returned")
+    if not home.store.exists(ref):
+        raise DataError(
+            "E-READ-002", "the protected dataset was destroyed, by retention or by hand", "Run ingest and protect again"
+        )
+    return ref

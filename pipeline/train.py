@@ -1,0 +1,309 @@
+"""Trains the model of a policy: no step without a signed use approval of exactly this dataset, and none that is not leased.
+
+Guarantee: the approval is checked here, from signatures; noise is calibrated to the approved epsilon over all steps that may
+ever be charged; canaries ride in every run; what is written in the clear is public configuration and two holdout figures
+that are named as unprotected. Loss curves, gradient norms and batch sizes are never written in the clear.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, calibrate_noise, recompute_epsilon
+from privacy.canonical import Digest, Json, canonical_json, digest_of
+from privacy.errors import DataError, GateClosed, IntegrityError
+from privacy.gates import Requirement, decide_gate
+from privacy.noise import NOISE_SOURCE, SAMPLER
+
+if TYPE_CHECKING:
+    from privacy.policy import Policy
+    from training.config import TrainingConfig
+    from training.data import Record, UnitData
+    from training.evaluate import Utility
+    from training.trainer import TrainingOutcome
+
+ACCOUNTANT = "privet-rdp"
+_UNPROTECTED = "none: computed exactly from holdout units, outside the privacy claim"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """Units to learn from, and units that only measure."""
+
+    training: UnitData
+    holdout: UnitData
+
+
+def train(ctx: StageContext, protect_digest: Digest, use_approval_subject: Digest) -> StageResult:
+    """Outputs: model (sealed), model_config, trace, audit_trace (sealed), metrics.
+
+    Raises GateClosed E-TRAIN-001 or 002 (approval), BudgetExceeded, E-TRAIN codes; a killed run continues when run again.
+    """
+    from pipeline.training_budget import SealedCheckpoints, only_trainer
+
+    inputs = {"protect": protect_digest, "use": use_approval_subject}
+    key = ledger_key(ctx.policy_digest, protect_digest, use_approval_subject)
+    checkpoints = SealedCheckpoints(ctx.home, ctx.policy.dataset, key)
+    with only_trainer(ctx.home, key):
+        result = run_stage(ctx, "train", inputs, lambda: _train(ctx, inputs, key, checkpoints))
+        checkpoints.clear()  # only now: before the result is committed, it is what a retry continues from
+    return result
+
+
+def ledger_key(policy_digest: Digest, protect_digest: Digest, use_approval_subject: Digest) -> str:
+    """One key per approved training: every attempt of it draws from one reservation."""
+    named = digest_of({"policy": policy_digest, "protect": protect_digest, "use": use_approval_subject})
+    return f"train-{named.removeprefix('sha256:')[:32]}"
+
+
+def load_units(ctx: StageContext, protect_digest: Digest) -> TrainingData:
+    """Read, bound and split. The keys are the dataset's own, so every run on it holds out the same units."""
+    from pipeline.read import read_protected
+    from training.data import bounded_records, build_units, split_units
+
+    manifest = load_manifest(ctx.home, protect_digest)
+    _refuse_foreign(ctx, manifest)
+    policy, derive = ctx.policy, ctx.home.keyring.derive
+    domain = f"{policy.dataset}/training"
+    grouped = bounded_records(
+        _records(read_protected(ctx.home, manifest)), policy.privacy_unit.max_records, derive(domain, "contribution bound")
+    )
+    parts = split_units(grouped, derive(domain, "holdout"), policy.audit.holdout_share)
+    shape = (policy.expectations.labels, policy.recipe.hash_buckets, policy.recipe.max_tokens, policy.privacy_unit.max_records)
+    training, holdout = (build_units(part, *shape) for part in parts)
+    return TrainingData(training, holdout)
+
+
+def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: object) -> StageOutput:
+    from pipeline.training_budget import LedgerLease, SealedCheckpoints
+    from training.config import TrainingConfig, approved_steps
+    from training.trainer import Lease, Unmetered, train_model
+
+    assert isinstance(checkpoints, SealedCheckpoints)
+    _require_approval(ctx, inputs["protect"], inputs["use"])
+    policy = ctx.policy
+    data = load_units(ctx, inputs["protect"])
+    if len(data.training) == 0:
+        raise DataError("E-TRAIN-003", "no privacy unit is left to train on", "Check the source, or lower audit.holdout_share")
+    private = policy.recipe.mechanism == "dp_sgd"
+    config = TrainingConfig.from_policy(policy, noise_multiplier(policy) if private else 0.0)
+    steps = approved_steps(config.steps)
+    opened: list[LedgerLease] = []
+
+    def open_lease() -> Lease:
+        if not private:
+            return Unmetered(config.steps)
+        opened.append(LedgerLease(ctx.home.ledger, key, policy, config.noise_multiplier, steps))
+        return opened[0]
+
+    _use_cores()
+    try:
+        outcome = train_model(
+            config,
+            data.training,
+            open_lease,
+            checkpoints,
+            lambda commitment: _announce(ctx, key, commitment),
+            lambda done, total: ctx.progress("train", done, total),
+            _device(),
+        )
+    except GateClosed:
+        for lease in opened:  # it can never finish: what was not leased goes back
+            lease.settle()
+        raise
+    for lease in opened:
+        lease.settle()
+    return _output(ctx, config, outcome, data, key if private else "")
+
+
+def noise_multiplier(policy: Policy) -> float:
+    """From public constants alone."""
+    from training.config import approved_steps
+
+    budget = policy.budget
+    return calibrate_noise(budget.epsilon, budget.delta, budget.sampling_probability, approved_steps(policy.recipe.steps))
+
+
+def _require_approval(ctx: StageContext, protect_digest: Digest, subject: Digest) -> None:
+    """The subject must be a passed validation of this dataset under this policy, and a quorum must have signed it now."""
+    if not any(subject == known for known in _use_subjects(ctx, protect_digest)):
+        raise GateClosed(
+            "E-TRAIN-002",
+            "the approval asked for does not name this dataset, a passed validation of it, this policy and this budget",
+            "Ask for a new use approval of this run",
+        )
+    use, trust = ctx.policy.approvals.use, ctx.home.trust
+    requirement = Requirement("use", use.quorum, use.expires_hours, ctx.requested_by)
+    verdict = decide_gate(subject, ctx.home.approvals.approvals(subject, trust), requirement, trust, ctx.clock())
+    if verdict.blocks:
+        raise GateClosed(
+            "E-TRAIN-001", f"the use gate is closed: {verdict.reason}", "See privet approvals list for who has to sign what"
+        )
+
+
+def _use_subjects(ctx: StageContext, protect_digest: Digest) -> list[Digest]:
+    from pipeline.approve import use_subject
+
+    budget, found = ctx.policy.budget, []
+    for entry in ctx.home.journal.entries():
+        named = entry.facts.get("manifest")
+        if entry.kind != "stage" or entry.facts.get("stage") != "validate" or not isinstance(named, str):
+            continue
+        manifest = load_manifest(ctx.home, named)
+        fits = manifest.policy_digest == ctx.policy_digest and protect_digest in manifest.inputs.values()
+        if fits and manifest.facts.get("verdict") == "passed":
+            found.append(use_subject(ctx.policy_digest, protect_digest, named, budget.epsilon, budget.delta))
+    return found
+
+
+def _announce(ctx: StageContext, key: str, commitment: Digest) -> None:
+    ctx.home.journal.append("canary_commitment", {"run": ctx.run_id, "ledger_key": key, "commitment": commitment})
+
+
+def _output(
+    ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome, data: TrainingData, key: str
+) -> StageOutput:
+    from safetensors.torch import save
+
+    from training.evaluate import load_model, utility
+
+    trace = _trace(ctx.policy, config, outcome, key)
+    found = utility(load_model(outcome.weights, len(config.labels)), data.holdout)
+    outputs = {
+        "model": _sealed(ctx, "model", save(outcome.weights)),
+        "model_config": _plain(ctx, "model_config", _model_config(config)),
+        "trace": _plain(ctx, "trace", trace.to_json()),
+        "audit_trace": _sealed(ctx, "audit_trace", _audit_trace(outcome)),
+        "metrics": _plain(ctx, "metrics", _metrics(trace, found)),
+    }
+    facts = {
+        "mechanism": trace.mechanism,
+        "epsilon": trace.epsilon,
+        "delta": trace.delta,
+        "steps": trace.steps,
+        "steps_in_model": trace.steps_in_model,
+        "noise_multiplier": trace.noise_multiplier,
+        "ledger_key": trace.ledger_key,
+        "canary_commitment": outcome.coins.commitment,
+        "holdout_accuracy": None if found is None else found.accuracy,
+        "majority_accuracy": None if found is None else found.majority,
+    }
+    return StageOutput(outputs, facts)
+
+
+def _trace(policy: Policy, config: TrainingConfig, outcome: TrainingOutcome, key: str) -> MechanismTrace:
+    """A run without a mechanism says "none" and still claims the policy's epsilon: the audit has to refute that claim."""
+    private, budget = config.mechanism == "dp_sgd", policy.budget
+    claimed = MechanismTrace(
+        mechanism=MECHANISM if private else "none",
+        privacy_unit=policy.privacy_unit.name,
+        neighbouring_relation=NEIGHBOURING_RELATION,
+        noise_multiplier=config.noise_multiplier,
+        clipping_norm=config.clipping_norm,
+        sampling_probability=config.sampling_probability,
+        expected_batch_size=budget.expected_batch_size,
+        population=budget.population,
+        max_records_per_unit=policy.privacy_unit.max_records,
+        steps=outcome.steps_charged,
+        steps_in_model=outcome.steps_in_model,
+        delta=budget.delta,
+        epsilon=budget.epsilon,
+        accountant=ACCOUNTANT,
+        ledger_key=key,
+        sampler=SAMPLER,
+        noise_source=NOISE_SOURCE if private else "none",
+    )
+    if not private:
+        return claimed
+    from dataclasses import replace
+
+    return replace(claimed, epsilon=recompute_epsilon(claimed))
+
+
+def _model_config(config: TrainingConfig) -> dict[str, Json]:
+    return {
+        "model": "text_mlp",
+        "labels": list(config.labels),
+        "hash_buckets": config.hash_buckets,
+        "embedding_width": config.embedding_width,
+        "max_tokens": config.max_tokens,
+        "features": "words and word pairs, lower-cased; characters and character pairs for CJK; digits as one sign; "
+        "placeholders by type; blake2b-64 into 1..hash_buckets-1; 0 pads",
+    }
+
+
+def _metrics(trace: MechanismTrace, found: Utility | None) -> dict[str, Json]:
+    utility: dict[str, Json] = {"protection": _UNPROTECTED}
+    if found is not None:
+        utility |= {"holdout_accuracy": found.accuracy, "majority_accuracy": found.majority}
+    return {
+        "mechanism": trace.mechanism,
+        "steps_charged": trace.steps,
+        "steps_in_model": trace.steps_in_model,
+        "utility": utility,
+        "unprotected": ["utility.holdout_accuracy", "utility.majority_accuracy"],
+        "withheld": ["loss", "gradient norms", "share of clipped units", "batch sizes", "number of units"],
+    }
+
+
+def _audit_trace(outcome: TrainingOutcome) -> bytes:
+    """npz without pickles; secret: coins and the membership of real units."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        gradients=outcome.gradients,
+        members=np.packbits(outcome.members, axis=1),
+        slots=np.array([outcome.members.shape[1]], dtype=np.int64),
+        coins=outcome.coins.coins.astype(np.uint8),
+        salt=np.frombuffer(outcome.coins.salt, dtype=np.uint8),
+        non_finite_units=np.array([outcome.non_finite_units], dtype=np.int64),
+    )
+    return buffer.getvalue()
+
+
+def _sealed(ctx: StageContext, name: str, data: bytes) -> ArtifactRef:
+    return ctx.home.store.put_sealed(data, dataset=ctx.policy.dataset, path=f"{name}/{ctx.run_id}", data_class=name)
+
+
+def _plain(ctx: StageContext, name: str, value: Mapping[str, Json]) -> ArtifactRef:
+    return ctx.home.store.put_plain(
+        canonical_json(value), dataset=ctx.policy.dataset, path=f"train/{name}.json", data_class="evidence"
+    )
+
+
+def _records(table: object) -> list[Record]:
+    import pyarrow as pa
+
+    from training.data import Record
+
+    assert isinstance(table, pa.Table)
+    columns = [table[name].to_pylist() for name in ("unit", "record_id", "text", "label")]
+    return [Record(unit, record_id, text or "", label) for unit, record_id, text, label in zip(*columns, strict=True)]
+
+
+def _refuse_foreign(ctx: StageContext, manifest: Manifest) -> None:
+    if manifest.dataset != ctx.policy.dataset or manifest.policy_digest != ctx.policy_digest:
+        raise IntegrityError(
+            "E-TRAIN-004", "the protected dataset was made under another policy", "Run ingest and protect under this policy"
+        )
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _use_cores() -> None:
+    """Two threads gain most of what threads gain here, and leave room for the scheduler beside us."""
+    import torch
+
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(min(2, os.cpu_count() or 1))

@@ -1,0 +1,139 @@
+"""The training run's hold on the home: its lease in the ledger, its sealed checkpoint, and the lock that keeps others out.
+
+Guarantee: steps are charged durably before they run; a checkpoint on disk is ciphertext; one process at a time trains a
+run, so no two of them can run steps under one lease. The lock falls with the process that holds it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.stage import ArtifactRef
+from privacy.canonical import canonical_json, parse_canonical
+from privacy.errors import EnvironmentFault, PrivetError
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
+    from privacy.ledger import Ledger
+    from privacy.policy import Policy
+
+
+def budget_scope(policy: Policy) -> str:
+    """Budget is counted per dataset and privacy unit, whatever policy trains on it."""
+    return f"{policy.dataset}/{policy.privacy_unit.name}"
+
+
+class LedgerLease:
+    """The reservation of one run; all its attempts share it, so what a crash lost stays charged."""
+
+    def __init__(self, ledger: Ledger, key: str, policy: Policy, noise_multiplier: float, steps: int) -> None:
+        """Reserve `steps`. Raises BudgetExceeded E-BUDGET-001 and the ledger's own errors; nothing is charged then."""
+        self._ledger, self._key = ledger, key
+        budget, scope = policy.budget, budget_scope(policy)
+        ledger.open_scope(scope, policy.privacy_unit.name, budget.cap_epsilon, budget.delta)
+        ledger.reserve(key, scope, budget.sampling_probability, noise_multiplier, steps)
+        found = ledger.spend(key)
+        assert found is not None
+        self.taken = found.leased
+        self.left = 0 if found.settled is not None else steps - found.leased
+
+    def take(self, steps: int) -> None:
+        self._ledger.lease(self._key, self.taken + steps)
+        self.taken, self.left = self.taken + steps, self.left - steps
+
+    def settle(self) -> None:
+        """Give back what was never leased."""
+        self._ledger.settle(self._key, self.taken)
+
+
+@dataclass(frozen=True, slots=True)
+class SealedCheckpoints:
+    """The newest checkpoint of one run in the store; the pointer file names it and is replaced atomically."""
+
+    home: Home
+    dataset: str
+    key: str
+
+    @property
+    def _pointer(self) -> Path:
+        return self.home.path / "checkpoints" / f"{self.key}.json"
+
+    def load(self) -> bytes | None:
+        ref = self._ref()
+        return None if ref is None else self.home.store.read_sealed(ref)
+
+    def save(self, data: bytes) -> None:
+        before = self._ref()
+        ref = self.home.store.put_sealed(
+            data, dataset=self.dataset, path=f"checkpoints/{self.key}", data_class="checkpoint"
+        )
+        temporary = self._pointer.with_suffix(".new")
+        with _disk_faults(), temporary.open("wb") as file:
+            file.write(canonical_json(ref.to_json()))
+            file.flush()
+            os.fsync(file.fileno())
+        with _disk_faults():
+            temporary.replace(self._pointer)
+            _sync_folder(self._pointer.parent)
+        if before is not None:
+            self.home.store.shred(before)
+
+    def clear(self) -> None:
+        """After the result is committed: the checkpoint holds secrets that nobody needs any more."""
+        ref = self._ref()
+        if ref is not None:
+            self.home.store.shred(ref)
+            self._pointer.unlink(missing_ok=True)
+
+    def _ref(self) -> ArtifactRef | None:
+        try:
+            return ArtifactRef.from_json(parse_canonical(self._pointer.read_bytes()))
+        except FileNotFoundError:
+            return None
+
+
+@contextmanager
+def only_trainer(home: Home, key: str) -> Iterator[None]:
+    """Hold the run's lock. Raises EnvironmentFault E-TRAIN-022 when another process trains it now."""
+    folder = home.path / "checkpoints"
+    with _disk_faults():
+        folder.mkdir(exist_ok=True, mode=0o700)
+        handle = os.open(folder / f"{key}.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentFault(
+                "E-TRAIN-022",
+                "another process is training this very run",
+                "Wait for it, or end it; then run again, which continues from its checkpoint",
+            ) from None
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def _disk_faults() -> Iterator[None]:
+    try:
+        yield
+    except PrivetError:
+        raise
+    except OSError as error:
+        raise EnvironmentFault(
+            "E-TRAIN-023", f"a checkpoint can't be written ({error.strerror})", "Free some space and run again, which continues"
+        ) from None
+
+
+def _sync_folder(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,231 @@
+"""Checks the protected dataset with Great Expectations, and fails when it fails or when nothing was checked.
+
+Guarantee: a passed verdict means that every expectation of the suite was evaluated on at least one value and held; an
+expectation that raised, or that saw no value, blocks like one that failed. What is published is a projection of
+allow-listed fields (type, column, counts, outcome): no value of the dataset can be in it.
+The library's own results, Data Docs and error texts quote offending values (and are therefore never kept).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.read import read_protected
+from pipeline.residual import quiet_great_expectations, residual_expectation
+from pipeline.stage import StageContext, StageOutput, StageResult, load_manifest, run_stage
+from privacy.canonical import Digest, Json, Scalar, canonical_json
+from privacy.errors import GateClosed
+from privacy.policy import Policy
+from privacy.verdict import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from pipeline.stage import Manifest
+
+# A bound that drops more than this share of the records says that `subject` is not what the policy takes it for
+# (one shared account, a constant): training would learn from a sliver of the data. Below it, dropping is only counted.
+MAX_SHARE_BEYOND_BOUND = 0.5
+_RANK = "privet.record_of_unit"  # a derived column: the position of a record among those of its unit, from 1
+_COUNTS = ("element_count", "unexpected_count", "missing_count")
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One expectation's outcome. `column` and `expectation` are names of ours or of the policy; the rest are counts."""
+
+    expectation: str
+    column: str | None
+    outcome: Outcome
+    errored: bool
+    counts: Mapping[str, int]
+
+    def to_json(self) -> dict[str, Json]:
+        return {
+            "expectation": self.expectation,
+            "column": self.column,
+            "outcome": self.outcome,
+            "errored": self.errored,
+            "counts": dict(self.counts),
+        }
+
+
+def validate(ctx: StageContext, protect_digest: Digest) -> StageResult:
+    """Run the suite over the rows that are still there (erased units are not).
+
+    Output: validation (plain JSON projection). Facts: verdict, expectations, evaluated, failed, records, units,
+    records_beyond_bound, residual_pii. Raises GateClosed E-VALIDATE-001 (an expectation does not hold) or E-VALIDATE-002
+    (nothing evaluated), after the same projection was stored and journalled as `validation_failed`.
+    """
+    manifest = load_manifest(ctx.home, protect_digest)
+    return run_stage(ctx, "validate", {"protect": protect_digest}, lambda: _validate(ctx, manifest, protect_digest))
+
+
+def _validate(ctx: StageContext, manifest: Manifest, protect_digest: Digest) -> StageOutput:
+    frame = _frame(ctx, manifest)
+    ctx.progress("validate", 0, len(frame))
+    checked = run_suite(frame, ctx.policy)
+    ctx.progress("validate", len(frame), len(frame))
+    verdict = judge(checked)
+    facts = _facts(checked, frame, ctx.policy, verdict)
+    evidence: dict[str, Json] = {
+        "verdict": verdict,
+        "dataset": ctx.policy.dataset,
+        "protect": protect_digest,
+        "policy": ctx.policy_digest,
+        "facts": dict(facts),
+        "results": [c.to_json() for c in checked],
+    }
+    ref = ctx.home.store.put_plain(
+        canonical_json(evidence), dataset=ctx.policy.dataset, path="validate/validation.json", data_class="validation"
+    )
+    if verdict != "passed":
+        entry: dict[str, Json] = {"run": ctx.run_id, "policy": ctx.policy_digest, "protect": protect_digest}
+        ctx.home.journal.append("validation_failed", {**entry, "evidence": ref.digest, "verdict": verdict})
+        raise _closed(checked, verdict, ref.digest)
+    return StageOutput({"validation": ref}, facts)
+
+
+def judge(checked: Sequence[Checked]) -> Outcome:
+    """passed: all were evaluated and hold. not_evaluated: none saw a value. failed: anything else."""
+    if not any(c.outcome != "not_evaluated" for c in checked if c.counts.get("element_count") is not None):
+        return "not_evaluated"
+    return "passed" if all(c.outcome == "passed" for c in checked) else "failed"
+
+
+def build_suite(policy: Policy) -> Any:
+    """The suite in code, from the policy's public constants only."""
+    gx = quiet_great_expectations()
+    gxe: Any = importlib.import_module("great_expectations.expectations")
+    wanted, keep = policy.expectations, policy.source.fields.keep
+    columns = ["unit", "record_id", "time", "lang", "text", "label", *keep]
+    residual = residual_expectation()
+    clean = 1.0 - wanted.max_residual_pii_rate
+    return gx.ExpectationSuite(
+        name=policy.name,
+        expectations=[
+            gxe.ExpectTableColumnsToMatchSet(column_set=[*columns, _RANK], exact_match=True),
+            gxe.ExpectTableRowCountToBeBetween(min_value=wanted.min_records),
+            *(gxe.ExpectColumnValuesToNotBeNull(column=name) for name in ("unit", "record_id", "label", "text", "lang")),
+            gxe.ExpectColumnValuesToBeUnique(column="record_id"),
+            gxe.ExpectColumnValuesToMatchRegex(column="unit", regex="^u[a-z2-7]{24}$"),
+            gxe.ExpectColumnValuesToMatchRegex(column="record_id", regex="^r[a-z2-7]{24}$"),
+            gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(wanted.labels)),
+            gxe.ExpectColumnValuesToMatchRegex(column="text", regex=r"\S", mostly=wanted.text_completeness),
+            gxe.ExpectColumnUniqueValueCountToBeBetween(column="unit", min_value=wanted.min_units),
+            gxe.ExpectColumnValuesToBeBetween(
+                column=_RANK, min_value=1, max_value=policy.privacy_unit.max_records, mostly=1 - MAX_SHARE_BEYOND_BOUND
+            ),
+            *(
+                residual(column=name, mostly=clean, kept=kept_types(policy), score_threshold=policy.pii.score_threshold)
+                for name in ("text", *keep)
+            ),
+        ],
+    )
+
+
+def kept_types(policy: Policy) -> list[str]:
+    """Entity types that the policy leaves in the text on purpose."""
+    return sorted(name for name, treatment in policy.pii.entities.items() if treatment == "keep")
+
+
+def run_suite(frame: pd.DataFrame, policy: Policy) -> list[Checked]:
+    """Evaluate the suite in memory; one `Checked` an expectation, in a stable order. Whatever raises is `errored`."""
+    gx = quiet_great_expectations()
+    suite = build_suite(policy)
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    asset = context.data_sources.add_pandas("memory").add_dataframe_asset("protected")
+    batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
+    # BASIC with no partial list: with the default, offending values would be in the result.
+    result = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
+    found = [_checked(item.to_json_dict()) for item in result.results]
+    found += [_missing(e) for e in suite.expectations[len(found) :]]  # fewer results than expectations: something was skipped
+    return sorted(found, key=lambda c: (c.expectation, c.column or ""))
+
+
+def _frame(ctx: StageContext, manifest: Manifest) -> pd.DataFrame:
+    frame: pd.DataFrame = read_protected(ctx.home, manifest).to_pandas()
+    if _RANK not in frame.columns and "unit" in frame.columns:
+        frame[_RANK] = frame.groupby("unit").cumcount() + 1
+    return frame
+
+
+def _checked(item: Mapping[str, Any]) -> Checked:
+    """The allow-listed projection of one result. Nothing else of it may pass this point."""
+    config, result = item.get("expectation_config") or {}, item.get("result") or {}
+    counts = {name: result[name] for name in _COUNTS if type(result.get(name)) is int}
+    observed = result.get("observed_value")
+    if type(observed) is int:
+        counts["observed_value"] = observed
+    errored = _raised(item.get("exception_info"))
+    column = (config.get("kwargs") or {}).get("column")
+    return Checked(
+        str(config.get("type")),
+        column if isinstance(column, str) else None,
+        _outcome(item.get("success") is True, errored, counts, bool(result)),
+        errored,
+        counts,
+    )
+
+
+def _outcome(success: bool, errored: bool, counts: Mapping[str, int], has_result: bool) -> Outcome:
+    if errored or not has_result:
+        return "not_evaluated"
+    elements = counts.get("element_count")
+    if elements == 0:
+        return "not_evaluated"  # "all of nothing hold" is how an empty table passes
+    if success and elements is not None and elements == counts.get("missing_count") and "unexpected_count" in counts:
+        return "not_evaluated" if counts["unexpected_count"] == 0 else "failed"
+    return "passed" if success else "failed"
+
+
+def _missing(expectation: Any) -> Checked:
+    return Checked(str(expectation.expectation_type), getattr(expectation, "column", None), "not_evaluated", True, {})
+
+
+def _raised(info: object) -> bool:
+    """Great Expectations has two shapes: one record, or one record per metric that failed."""
+    if not isinstance(info, Mapping):
+        return True
+    if "raised_exception" in info:
+        return info["raised_exception"] is not False
+    return any(_raised(part) for part in info.values())
+
+
+def _facts(checked: Sequence[Checked], frame: pd.DataFrame, policy: Policy, verdict: Outcome) -> dict[str, Scalar]:
+    residual = [c for c in checked if c.expectation.endswith("residual_pii")]
+    beyond = int((frame[_RANK] > policy.privacy_unit.max_records).sum()) if _RANK in frame.columns else 0
+    return {
+        "verdict": verdict,
+        "expectations": len(checked),
+        "evaluated": sum(c.outcome != "not_evaluated" for c in checked),
+        "failed": sum(c.outcome == "failed" for c in checked),
+        "records": len(frame),
+        "units": int(frame["unit"].nunique()) if "unit" in frame.columns else 0,
+        "records_beyond_bound": beyond,
+        "residual_pii": sum(c.counts.get("unexpected_count", 0) for c in residual),
+    }
+
+
+def _closed(checked: Sequence[Checked], verdict: Outcome, evidence: Digest) -> GateClosed:
+    if verdict == "not_evaluated":
+        return GateClosed(
+            "E-VALIDATE-002",
+            "the validation evaluated nothing: no expectation saw a value of the protected dataset",
+            f"See why the dataset is empty, or why the suite raised; the results are {evidence}",
+        )
+    bad = [
+        f"{c.expectation}({c.column or 'table'}) {'raised' if c.errored else c.outcome}"
+        for c in checked
+        if c.outcome != "passed"
+    ]
+    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+    return GateClosed(
+        "E-VALIDATE-001",
+        f"{len(bad)} of {len(checked)} expectations do not hold: {', '.join(bad[:4])}{more}",
+        f"Mend the source or the policy and run again; the counts are in {evidence}",
+    )

@@ -1,0 +1,108 @@
+"""A checkpoint is bytes without code: safetensors of weights, optimizer state and the secret record of the steps so far.
+
+Guarantee: reading one runs no code (no pickle), and one of another configuration or data set is refused. It holds no noise
+key, no sampler key and no position in a stream, so nothing can be replayed from it.
+Assumption: the caller seals it; it holds canary coins and the membership of real units.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from privacy.errors import IntegrityError
+from privacy.noise import BoolArray
+from training.canaries import CanaryCoins
+from training.config import TrainingConfig
+from training.models.text_mlp import TextMlp
+
+_VERSION = 1
+
+
+@dataclass(slots=True)
+class TrainingState:
+    """Everything of a run but its keys. Lists have one entry per step in the model."""
+
+    coins: CanaryCoins
+    gradients: list[npt.NDArray[np.float32]] = field(default_factory=list)
+    members: list[BoolArray] = field(default_factory=list)
+    non_finite_units: int = 0
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    moments: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def fresh(cls, coins: CanaryCoins) -> TrainingState:
+        return cls(coins)
+
+    def restore(self, model: TextMlp, optimizer: torch.optim.Optimizer) -> None:
+        """Put saved weights and optimizer state, if any, into place."""
+        if self.weights:
+            model.load_state_dict(dict(self.weights))
+        if self.moments:
+            described = optimizer.state_dict()
+            described["state"] = _nested(self.moments)
+            optimizer.load_state_dict(described)
+
+
+def pack(state: TrainingState, model: TextMlp | None, optimizer: torch.optim.Optimizer | None) -> bytes:
+    """Bytes to seal; model and optimizer are None before the first step."""
+    tensors: dict[str, Tensor] = {
+        "secret/coins": torch.from_numpy(state.coins.coins.astype(np.uint8)),
+        "secret/salt": torch.tensor(list(state.coins.salt), dtype=torch.uint8),
+        "secret/non_finite_units": torch.tensor([state.non_finite_units], dtype=torch.int64),
+    }
+    if state.gradients:
+        tensors["secret/gradients"] = torch.from_numpy(np.stack(state.gradients))
+        tensors["secret/members"] = torch.from_numpy(np.stack(state.members).astype(np.uint8))
+    if model is not None:
+        tensors |= {f"model/{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    if optimizer is not None:
+        for index, entry in optimizer.state_dict()["state"].items():
+            for name, value in entry.items():
+                tensors[f"optimizer/{index}/{name}"] = value.detach().cpu().contiguous()
+    return bytes(save(tensors, metadata={"version": str(_VERSION)}))
+
+
+def unpack(data: bytes, config: TrainingConfig, units: int) -> TrainingState:
+    """Raises IntegrityError E-TRAIN-021 for what is no checkpoint of this configuration over this many units."""
+    try:
+        tensors = load(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        coins = CanaryCoins(tensors["secret/coins"].numpy().astype(np.bool_), bytes(tensors["secret/salt"].tolist()))
+        fits = header["version"] == str(_VERSION) and len(coins.coins) == config.canaries
+        state = TrainingState(coins, non_finite_units=int(tensors["secret/non_finite_units"][0]))
+        if "secret/gradients" in tensors:
+            state.gradients = list(tensors["secret/gradients"].numpy())
+            state.members = list(tensors["secret/members"].numpy().astype(np.bool_))
+            fits &= len(state.gradients) <= config.steps and len(state.members[0]) == units + config.canaries
+    except (SafetensorError, KeyError, ValueError, IndexError):
+        fits = False
+    if not fits:
+        raise IntegrityError(
+            "E-TRAIN-021",
+            "the checkpoint of this run does not fit its configuration or its data",
+            "Start a new run; steps that were leased stay charged",
+        )
+    state.weights = _under("model/", tensors)
+    state.moments = _under("optimizer/", tensors)
+    return state
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _nested(moments: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        index, name = key.split("/", 1)
+        state.setdefault(int(index), {})[name] = value
+    return state
