@@ -25,6 +25,7 @@ from pipeline.evidence import (
     is_pipeline,
     moment,
     read_evidence,
+    use_subject,
 )
 from privacy.accounting import MechanismTrace, recompute_epsilon
 from privacy.canonical import Digest, Json, digest_of
@@ -56,6 +57,12 @@ class Evidence:
     @property
     def signer(self) -> Person:
         return self.statements["training"].signer
+
+    @property
+    def use_subject(self) -> Digest:
+        """What the use gate must have approved for this model."""
+        own = self.block.manifests
+        return use_subject(self.policy_digest, own["protect"], own["validate"], self.terms.epsilon, self.terms.delta)
 
     def trace(self) -> MechanismTrace:
         value = self.view.json("trace.json")
@@ -148,6 +155,8 @@ def check_manifests(evidence: Evidence) -> str:
         for parent in parents:
             if own[parent] not in inputs:
                 raise _broken("E-CLAIM-006", f"the {stage} result was not made from this {parent} result")
+    if evidence.use_subject not in _mapping(evidence.manifests["train"], "inputs").values():
+        raise _broken("E-CLAIM-006", "the train result was not made under the use approval of this validation")
     for path, (stage, output) in STAGE_FILES.items():
         ref = _mapping(evidence.manifests[stage], "outputs").get(output)
         if not isinstance(ref, Mapping) or ref.get("digest") != evidence.view.files[path].sha256:
@@ -221,8 +230,6 @@ def check_trace_follows_policy(evidence: Evidence) -> str:
 def journal_entries(evidence: Evidence) -> list[Entry]:
     """The journal segment, its chain and signatures verified."""
     entries = parse_export(evidence.view.texts["journal.json"])
-    if not entries:
-        raise _broken("E-CLAIM-009", "journal.json holds no entries")
     verify_entries(evidence.signer.public_hex, entries)
     return entries
 

@@ -71,10 +71,11 @@ REQUIRED_VERDICTS: Final[tuple[str, ...]] = (
     "probe.batch_size_law",
     "probe.participation_law",
     "probe.divisor",
-    "audit.epsilon_bound",
-    "audit.memorisation",
+    "audit.epsilon_lower_bound",
+    "audit.ledger_match",
+    "audit.canary_reveal",
     "audit.utility",
-    "audit.output_leaks",
+    "audit.output_scan",
 )
 
 

@@ -66,17 +66,7 @@ def _numbers(path: str, value: Json) -> Iterator[tuple[str, float]]:
             yield from _numbers(f"{path}.{name}" if path else name, value[name])
     else:
         for index, item in enumerate(value):
-            label = _label(item, index)
-            yield from _numbers(f"{path}.{label}" if path else label, item)
-
-
-def _label(item: Json, index: int) -> str:
-    """Items of a list are named by what they say they are, so that a bound reads `gaussian`, not `3`."""
-    if isinstance(item, Mapping):
-        parts = [item[key] for key in ("name", "check", "method", "bound", "estimator", "level", "confidence") if key in item]
-        if parts:
-            return " ".join(f"{p:g}" if isinstance(p, float) else str(p) for p in parts)
-    return str(index)
+            yield from _numbers(f"{path}.{index}" if path else str(index), item)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,10 +178,9 @@ class _Facts:
             "An epsilon lower bound is a statistical bound from below: "
             "above the claim it refutes the claim, below it proves nothing.",
         )
-        figures = tuple(Figure(name, _shown(value), "measured", bounds.digest) for name, value in bounds.numbers())
-        drawn = _lower_bounds(bounds)
+        drawn = [(f"{b.name} at {b.level:g}", b.value) for b in _lower_bounds(bounds)]
         plots = (bounds_plot(drawn, self.trace.epsilon),) if drawn and self.trace is not None else ()
-        return Section("audit", "Audit evidence", text, figures, verdicts=self.verdicts, plots=plots)
+        return Section("audit", "Audit evidence", text, _bound_figures(bounds), verdicts=self.verdicts, plots=plots)
 
     def _personal_data(self) -> Section:
         facts, source = self.manifests["protect"].facts, self.digests["protect"]
@@ -302,19 +291,46 @@ def _document_figures(document: _Document, prefix: str) -> tuple[Figure, ...]:
     return tuple(Figure(prefix + name.replace("_", " "), _shown(value), basis, document.digest) for name, value in numbers)
 
 
-def _lower_bounds(document: _Document) -> list[tuple[str, float]]:
-    """Every number that the audit calls an epsilon or a lower bound."""
-    found = [
-        (name, value)
-        for name, value in document.numbers()
-        if "epsilon" in name.split(".")[-1] or "bound" in name.split(".")[-1]
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    name: str
+    level: float
+    value: float
+    assumes: str
+
+
+def _lower_bounds(document: _Document) -> list[_Bound]:
+    found = []
+    for item in _items(document.value, "bounds"):
+        match item:
+            case {"name": str(name), "level": int() | float() as level, "epsilon_lower_bound": int() | float() as value}:
+                found.append(_Bound(name, float(level), float(value), str(item.get("assumes", "nothing stated"))))
+    return found
+
+
+def _bound_figures(document: _Document) -> tuple[Figure, ...]:
+    bounds = [
+        Figure(
+            f"epsilon lower bound, {b.name}, confidence {b.level:g}",
+            f"{b.value:.4g} (assumes {b.assumes})",
+            "measured",
+            document.digest,
+        )
+        for b in _lower_bounds(document)
     ]
-    return [(_short(name), value) for name, value in found if "claim" not in name][:12]
+    probes = []
+    for item in _items(document.value, "probe"):
+        match item:
+            case {"check": str(check), "p_value": int() | float() as value}:
+                probes.append(
+                    Figure(f"p-value of the {check.replace('_', ' ')} check", f"{value:.3g}", "measured", document.digest)
+                )
+    return (*bounds, *probes)
 
 
-def _short(name: str) -> str:
-    kept = [part for part in name.split(".") if part not in ("bounds", "epsilon_lower_bound", "lower_bound", "epsilon")]
-    return " ".join(kept).replace("_", " ") or name
+def _items(value: Json, name: str) -> list[Json]:
+    found = value.get(name) if isinstance(value, Mapping) else None
+    return found if isinstance(found, list) else []
 
 
 def _utility_bars(facts: _Facts) -> list[tuple[str, float]]:

@@ -24,11 +24,15 @@ EXPECTATION = "expect_column_values_to_hold_no_residual_pii"
 
 
 def quiet_great_expectations() -> ModuleType:
-    """Import Great Expectations with analytics off and its log quiet; both only work before the first import."""
+    """Import Great Expectations with analytics off and its log quiet; both must be said before the first import."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     logging.getLogger("great_expectations").setLevel(logging.WARNING)
     import great_expectations
 
+    # One of its modules sets a level of its own while it is imported, and would log paths at INFO.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("great_expectations."):
+            logging.getLogger(name).setLevel(logging.NOTSET)
     return great_expectations
 
 

@@ -167,9 +167,7 @@ def _announce(ctx: StageContext, key: str, commitment: Digest) -> None:
     ctx.home.journal.append("canary_commitment", {"run": ctx.run_id, "ledger_key": key, "commitment": commitment})
 
 
-def _output(
-    ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome, data: TrainingData, key: str
-) -> StageOutput:
+def _output(ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome, data: TrainingData, key: str) -> StageOutput:
     from safetensors.torch import save
 
     from training.evaluate import load_model, utility

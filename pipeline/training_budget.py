@@ -70,9 +70,7 @@ class SealedCheckpoints:
 
     def save(self, data: bytes) -> None:
         before = self._ref()
-        ref = self.home.store.put_sealed(
-            data, dataset=self.dataset, path=f"checkpoints/{self.key}", data_class="checkpoint"
-        )
+        ref = self.home.store.put_sealed(data, dataset=self.dataset, path=f"checkpoints/{self.key}", data_class="checkpoint")
         temporary = self._pointer.with_suffix(".new")
         with _disk_faults(), temporary.open("wb") as file:
             file.write(canonical_json(ref.to_json()))

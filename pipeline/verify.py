@@ -30,7 +30,7 @@ from pipeline.claims import (
     open_approvals,
     open_evidence,
 )
-from pipeline.evidence import REQUIRED_VERDICTS, is_pipeline, moment, use_subject
+from pipeline.evidence import REQUIRED_VERDICTS, is_pipeline, moment
 from privacy.accounting import recompute_epsilon
 from privacy.canonical import Digest, Json
 from privacy.errors import PrivetError
@@ -201,6 +201,7 @@ def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
             rows.add(name, "no verdict was recorded", "not_evaluated", "gate", "E-CLAIM-015")
     for verdict in recorded:
         rows.gate(verdict.check, lambda verdict=verdict: _coded(verdict))  # type: ignore[misc]
+    rows.gate("lower bounds against the claim", lambda: _bounds_refute(evidence))
     rows.gate("use gate", lambda: _use_gate(evidence))
     rows.gate("release gate", lambda: _decide(evidence, "release", evidence.root, as_of))
 
@@ -224,6 +225,21 @@ def _within_budget(evidence: Evidence) -> Verdict:
     return Verdict("epsilon", "passed", f"{epsilon:.6f} of {budget:g} that the policy allows")
 
 
+def _bounds_refute(evidence: Evidence) -> Verdict:
+    """The published bounds are read again: a verdict can't say passed over a bound that refutes the claim."""
+    name, value = "bounds", evidence.view.json("audit/bounds.json")
+    listed = value.get("bounds") if isinstance(value, dict) else None
+    level = value.get("gate_level") if isinstance(value, dict) else None
+    gate = [b for b in listed or [] if isinstance(b, dict) and b.get("level") == level] if isinstance(listed, list) else []
+    highest = [float(b["epsilon_lower_bound"]) for b in gate if type(b.get("epsilon_lower_bound")) in (int, float)]
+    if not highest or len(highest) != len(gate):
+        return Verdict(name, "not_evaluated", "E-CLAIM-018: no epsilon lower bound at the level of the gate was published")
+    claim = evidence.trace().epsilon
+    if not max(highest) <= claim:
+        return Verdict(name, "failed", f"E-CLAIM-018: the epsilon lower bound {max(highest):g} refutes the claim {claim:g}")
+    return Verdict(name, "passed", f"epsilon {claim:.6f} is not refuted (lower bound {max(highest):g} at confidence {level})")
+
+
 def _validation(evidence: Evidence) -> Verdict:
     facts = evidence.manifests["validate"].get("facts")
     said = facts.get("verdict") if isinstance(facts, dict) else None
@@ -236,12 +252,11 @@ def _validation(evidence: Evidence) -> Verdict:
 
 def _use_gate(evidence: Evidence) -> Verdict:
     """Use is judged as of the training, and counts only approvals that the journal has before it."""
-    own, terms = evidence.block.manifests, evidence.terms
-    subject = use_subject(evidence.policy_digest, own["protect"], own["validate"], terms.epsilon, terms.delta)
+    own = evidence.block.manifests
     entries = journal_entries(evidence)
     trained = next((e.seq for e in entries if e.kind == "stage" and e.facts.get("manifest") == own["train"]), -1)
     in_time = {e.facts.get("envelope") for e in entries if e.kind == "approval" and e.seq < trained}
-    return _decide(evidence, "use", subject, moment(str(evidence.manifests["train"].get("created_at"))), in_time)
+    return _decide(evidence, "use", evidence.use_subject, moment(str(evidence.manifests["train"].get("created_at"))), in_time)
 
 
 def _decide(evidence: Evidence, gate: GateName, subject: Digest, as_of: datetime, in_time: set[Json] | None = None) -> Verdict:

@@ -6,7 +6,8 @@ Source: Mironov, Talwar, Zhang 2019 (1908.10530), sections 3.2 and 3.3; composit
 delta): Canonne, Kamath, Steinke 2020 (2004.00010), proposition 12.
 Integer alpha: the binomial sum, rearranged so that every term is positive (A - 1, no cancellation). Fractional alpha: the
 integral itself by the trapezoidal rule, whose error falls exponentially for such integrands; the paper's double series has
-alternating signs and slow tails. A fractional value counts only between bounds that log-convexity of A puts on it.
+alternating signs and slow tails. The integral counts only if it agrees with the sums where both exist and keeps within the
+bounds that log-convexity of A puts on it; otherwise the upper of those bounds counts.
 Guarantee: charges are whole multiples of 1e-12 rounded up, epsilon a multiple of 1e-6 rounded up, and what
 `calibrate_noise` returns is admitted by an empty ledger scope of the same epsilon and delta.
 Assumption: the mechanism really ran as described (the audit probes that); floating-point noise sampling is not modelled.
@@ -45,7 +46,7 @@ _NOISE_MAX = 10**4  # larger multipliers than 10 000 mean that the request makes
 _ORDERS = np.array(ORDERS)
 _MARGIN = 1e-13  # on log A, above the rounding of doubles in either way of computing it
 _SIGMA_QUADRATURE = 0.1  # below it the grid would be long and no such mechanism is private: bounds only
-_NOISE_SOURCE_NOTE = "Floating-point effects of noise sampling are outside this figure."
+_FLOATING_POINT_NOTE = "Floating-point effects of noise sampling are outside this figure."
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +227,7 @@ def privacy_statement(trace: MechanismTrace) -> str:
         f"{trace.noise_multiplier:.6g}; accountant: {trace.accountant}. "
         "It assumes that each unit is sampled independently, that its contribution is clipped as stated, that noise and "
         "sampling are unpredictable to the attacker, and that population and batch size were not computed from the data. "
-        f"{_NOISE_SOURCE_NOTE} It does not cover other uses of the same data outside this ledger, what is learned about "
+        f"{_FLOATING_POINT_NOTE} It does not cover other uses of the same data outside this ledger, what is learned about "
         "groups or from other sources, or the same person appearing as several units."
     )
 
@@ -236,10 +237,11 @@ def _log_a(q: float, sigma: float) -> FloatArray:
     whole = {int(order) for order in ORDERS if order == int(order)} | set(range(19))
     exact = {alpha: _log_a_integer(alpha, q, sigma) for alpha in whole}
     fractional = [order for order in ORDERS if order != int(order)]
-    guesses = (
-        _log_a_quadrature(np.array(fractional), q, sigma) if sigma >= _SIGMA_QUADRATURE else np.full(len(fractional), np.inf)
-    )
-    chosen = {order: _within_bounds(order, guess, exact) for order, guess in zip(fractional, guesses.tolist(), strict=True)}
+    *guesses, low, middle, high = _log_a_quadrature(np.array([*fractional, 2.0, 8.0, 16.0]), q, sigma).tolist()
+    # Where both ways can be had they must agree; a quadrature that fails this is not believed anywhere.
+    agrees = all(abs(g - exact[n]) <= 1e-9 * exact[n] + _MARGIN for n, g in ((2, low), (8, middle), (16, high)))
+    guesses = guesses if agrees else [math.inf] * len(fractional)
+    chosen = {order: _within_bounds(order, guess, exact) for order, guess in zip(fractional, guesses, strict=True)}
     return np.array([exact[int(order)] if order == int(order) else chosen[order] for order in ORDERS])
 
 

@@ -110,9 +110,7 @@ def correct_guesses(scores: FloatArray, coins: BoolArray, guesses: int) -> int:
     return int(coins[called_in].sum() + (~coins[called_out]).sum())
 
 
-def _best_over_guesses(
-    scores: FloatArray, coins: BoolArray, level: float, bound: Callable[[int, int, float], float]
-) -> float:
+def _best_over_guesses(scores: FloatArray, coins: BoolArray, level: float, bound: Callable[[int, int, float], float]) -> float:
     """The best of the registered guess counts, the error probability shared among them (Bonferroni)."""
     if len(scores) != len(coins) or len(scores) < 2:
         raise ValueError("scores and coins have one entry per canary, and there are at least two")

@@ -132,7 +132,7 @@ class Journal:
 
 
 def parse_export(data: bytes) -> list[Entry]:
-    """The entries of an export, unverified; the first is one of its run. Raises IntegrityError E-JOURNAL-001 or E-CANON codes."""
+    """The entries of an export, unverified; the first belongs to its run. Raises IntegrityError E-JOURNAL-001 or E-CANON."""
     match parse_canonical(data):
         case {"journal": 1, "run": str(run), "entries": list(listed), **rest} if not rest:
             entries = [Entry.from_json(entry) for entry in listed]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,11 +40,17 @@ def test_every_command_and_option_is_documented_and_has_help() -> None:
                     assert f"`{option}" in section or f"`{option}" in text.split("\n## ", 1)[0], f"{name} {option}"
 
 
-def test_every_error_code_is_documented_and_used() -> None:
+def test_every_error_code_is_documented() -> None:
+    made = subprocess.run(
+        [sys.executable, "-c", "import make_errors; print(make_errors.table(), end='')"],
+        cwd=ROOT / "docs",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (ROOT / "docs" / "errors.md").read_text() == made.stdout, "run: python docs/make_errors.py"
     used = {code for path in source_files() for code in CODE.findall(path.read_text())}
-    documented = set(re.findall(r"^\| (E-[A-Z]+-[0-9]{3}) \|", (ROOT / "docs" / "errors.md").read_text(), re.M))
-    assert sorted(used - documented) == []
-    assert sorted(documented - used) == []
+    assert sorted(code for code in used if f"| {code} |" not in made.stdout) == []
 
 
 def test_every_guarantee_names_code_and_a_test_that_exist() -> None:

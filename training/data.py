@@ -18,7 +18,9 @@ import numpy.typing as npt
 from privacy.errors import DataError
 
 IGNORED = -100  # label of an absent record; cross entropy skips it
-_PIECE = re.compile(r"<([A-Za-z][A-Za-z_]*?)(?:_[0-9a-f]{4,})?>|([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)|(\d+)|([^\W\d_]+(?:'[^\W\d_]+)?)")
+_PIECE = re.compile(
+    r"<([A-Za-z][A-Za-z_]*?)(?:_[0-9a-f]{4,})?>|([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)|(\d+)|([^\W\d_]+(?:'[^\W\d_]+)?)"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -252,9 +252,7 @@ def zero_non_finite(parameters: list[Any]) -> int:
     return bad
 
 
-def make_engine(
-    model: TextMlp, config: TrainingConfig, data: UnitData, coins: BoolArray
-) -> PrivateEngine | PlainEngine:
+def make_engine(model: TextMlp, config: TrainingConfig, data: UnitData, coins: BoolArray) -> PrivateEngine | PlainEngine:
     if config.mechanism == "dp_sgd":
         return PrivateEngine(model, config, data, coins)
     return PlainEngine(model, config, data, coins)

@@ -55,9 +55,7 @@ def utility(model: TextMlp, data: UnitData) -> Utility | None:
         return None
     right = (predictions(model, data) == data.labels)[present]
     _, counts = np.unique(data.labels[present], return_counts=True)
-    return Utility(
-        round(float(right.mean()), 3), round(float(counts.max() / present.sum()), 3), int(present.sum()), len(data)
-    )
+    return Utility(round(float(right.mean()), 3), round(float(counts.max() / present.sum()), 3), int(present.sum()), len(data))
 
 
 def label_table(model: TextMlp, data: UnitData, labels: Sequence[str], minimum: int = MINIMUM_UNITS) -> dict[str, int | None]:

@@ -75,7 +75,9 @@ def _check_numbers(config: TrainingConfig) -> None:
         raise PolicyError("E-TRAIN-011", "a private run would draw no noise", "Report this as a defect of the calibration")
     if not 0 < config.sampling_probability <= 1 or config.divisor < 1:
         raise PolicyError(
-            "E-TRAIN-012", "sampling probability or divisor is out of range", "Correct budget.population and expected_batch_size"
+            "E-TRAIN-012",
+            "sampling probability or divisor is out of range",
+            "Correct budget.population and expected_batch_size",
         )
     unit_bytes = 4 * config.embedding_width * (config.hash_buckets + config.embedding_width + len(config.labels) + 2)
     if unit_bytes > _MAX_GRADIENT_BYTES:

@@ -107,7 +107,9 @@ def noise_scale(record: RunRecord) -> CheckResult:
     scale = _two_sided(stats.chi2, float(np.square(out).sum()), out.size)
     shape = float(stats.kstest(out.ravel(), "norm").pvalue)
     ratio = math.sqrt(float(np.square(out).mean()))
-    return CheckResult("noise_scale", _joint(scale, shape), f"the noise is not the Gaussian claimed: {ratio:.3f} times its scale")
+    return CheckResult(
+        "noise_scale", _joint(scale, shape), f"the noise is not the Gaussian claimed: {ratio:.3f} times its scale"
+    )
 
 
 def clipping(record: RunRecord) -> CheckResult:

@@ -112,9 +112,7 @@ def train_model(
     )
 
 
-def _begin(
-    config: TrainingConfig, units: int, checkpoints: Checkpoints, announce: Callable[[Digest], None]
-) -> TrainingState:
+def _begin(config: TrainingConfig, units: int, checkpoints: Checkpoints, announce: Callable[[Digest], None]) -> TrainingState:
     saved = checkpoints.load()
     if saved is not None:
         return unpack(saved, config, units)

@@ -96,7 +96,7 @@ _CITY = (
     r"(?:(?-i:" + _STATES + r")(?![0-9A-Za-z])(?:,?\s{1,2}[0-9]{5}(?:-[0-9]{4})?)?|[a-z]{2}\s{1,2}[0-9]{5}(?:-[0-9]{4})?)(?![0-9A-Za-z]))?"
 )
 _NOT_STREET = frozenset(
-    "day days hour hours minute minutes week weeks month months year years time times item items dollar dollars percent am pm th nd rd "
+    "day days hour hours minute minutes week weeks month months year years time times item items dollar dollars percent am pm "
     "more people orders order is was on in by my from and of per usd eur gb mb ms".split()
 )
 
@@ -109,7 +109,7 @@ _SENTENCE = frozenset(
 
 def _street(found: Candidate) -> float:
     words = [w.lower() for w in _SPLIT.findall(found.value)[:4]]
-    return 0.0 if words and (words[0] in _NOT_STREET or (len(words) > 1 and words[1] in _NOT_STREET - {"st"})) else 0.75
+    return 0.0 if words and (words[0] in _NOT_STREET or (len(words) > 1 and words[1] in _NOT_STREET)) else 0.75
 
 
 def _trim_cued_address(found: Candidate) -> tuple[int, int] | None:

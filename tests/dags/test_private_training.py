@@ -141,7 +141,9 @@ def test_stage_results_are_not_logged_and_faults_of_the_machine_are_retried(dags
             task = dag.get_task(name)
             assert task.show_return_value_in_logs is False
             assert task.retries >= 2
-            rule = {e: task.retry_policy.evaluate(e("E-X-001", "a", "b"), 1, 3).action.value for e in (*final, EnvironmentFault)}
+            rule = {
+                e: task.retry_policy.evaluate(e("E-X-001", "a", "b"), 1, 3).action.value for e in (*final, EnvironmentFault)
+            }
             assert {rule[e] for e in final} == {"fail"}
             assert rule[EnvironmentFault] == "retry"
 
@@ -151,7 +153,9 @@ def test_a_refused_answer_is_asked_again_and_a_changed_artifact_is_not(dags: dic
     from privacy.errors import GateClosed, IntegrityError
 
     policy = dags["customer_service"].get_task("use_gate.steward").retry_policy
-    action = {e: policy.evaluate(e("E-X-001", "a", "b"), 1, 9).action.value for e in (AnswerRefused, GateClosed, IntegrityError)}
+    action = {
+        e: policy.evaluate(e("E-X-001", "a", "b"), 1, 9).action.value for e in (AnswerRefused, GateClosed, IntegrityError)
+    }
     assert action == {AnswerRefused: "retry", GateClosed: "fail", IntegrityError: "fail"}
 
 

@@ -107,7 +107,9 @@ def test_every_format_and_codec_gives_the_same_records(world: World, form: str, 
 
 def test_a_record_id_is_made_from_file_and_position_when_the_policy_names_none(world: World) -> None:
     world.write("a.jsonl", lines(records(3)))
-    ids = [r["record_id"] for r in raw_rows(world, ingest(world.context(**{"source.fields.record_id": None}), str(world.source)))]
+    ids = [
+        r["record_id"] for r in raw_rows(world, ingest(world.context(**{"source.fields.record_id": None}), str(world.source)))
+    ]
     assert [str(i).rsplit(":", 1)[1] for i in ids] == ["1", "2", "3"]
     assert len({str(i).split(":")[0] for i in ids}) == 1
 

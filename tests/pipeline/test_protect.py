@@ -90,7 +90,7 @@ def test_a_crash_in_the_middle_loses_and_doubles_nothing(world: World) -> None:
 
         def analyze_batch(self, texts: Sequence[str], language: str) -> list[list[Finding]]:
             self.calls += 1
-            if self.calls > 4:
+            if self.calls > 3:  # two batches of texts and the one kept value went well
                 raise KeyboardInterrupt
             return super().analyze_batch(texts, language)
 

@@ -159,7 +159,9 @@ def test_a_parquet_bomb_is_refused_by_its_ratio(world: World) -> None:
     text = pa.array(["x" * 1000]).dictionary_encode()
     big = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), text.dictionary)
     names = [name for name in FIELDS if name != "text"]
-    pq.write_table(pa.table({**{n: ["a"] * 20_000 for n in names}, "text": big}), path, use_dictionary=False, compression="zstd")
+    pq.write_table(
+        pa.table({**{n: ["a"] * 20_000 for n in names}, "text": big}), path, use_dictionary=False, compression="zstd"
+    )
     assert survey(world.source, source("parquet")).files[0].size < 40_000
     with pytest.raises(FileFault) as caught:
         rows(world.source, "parquet")

@@ -159,7 +159,9 @@ def test_a_growing_log_is_read_as_surveyed_and_a_changed_one_is_refused(world: W
     assert code_of(lambda: list(plain_chunks(world.source, file, source().limits))) == "E-INGEST-004"
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/x", "https://example.org/", "file://host/x", "/nowhere/at/all", "FTP://x", "a\0b"])
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/x", "https://example.org/", "file://host/x", "/nowhere/at/all", "FTP://x", "a\0b"]
+)
 def test_only_local_folders_are_sources(uri: str) -> None:
     assert code_of(source_folder, uri) == "E-INGEST-005"
 

@@ -29,7 +29,9 @@ def wraps() -> None:
         raise DataError("E-TEST-001", "a record is malformed", "Mend it") from error
 
 
-@pytest.mark.parametrize(("call", "code", "kind"), [(parses, "E-INTERNAL-001", EnvironmentFault), (wraps, "E-TEST-001", DataError)])
+@pytest.mark.parametrize(
+    ("call", "code", "kind"), [(parses, "E-INTERNAL-001", EnvironmentFault), (wraps, "E-TEST-001", DataError)]
+)
 def test_a_librarys_exception_cannot_quote_a_record(call: object, code: str, kind: type[PrivetError]) -> None:
     with pytest.raises(kind) as caught:
         call()  # type: ignore[operator]

@@ -122,7 +122,11 @@ def test_no_value_passes_the_projection() -> None:
 def test_the_projection_drops_what_the_library_would_tell() -> None:
     told = {
         "success": False,
-        "expectation_config": {"type": "expect_x", "kwargs": {"column": "text", "value_set": [PLANTED]}, "meta": {"note": PLANTED}},
+        "expectation_config": {
+            "type": "expect_x",
+            "kwargs": {"column": "text", "value_set": [PLANTED]},
+            "meta": {"note": PLANTED},
+        },
         "result": {
             "element_count": 3,
             "unexpected_count": 1,
@@ -199,7 +203,8 @@ def test_a_dataset_emptied_by_erasure_was_not_validated(world: World) -> None:
 def test_the_library_writes_no_file_and_says_nothing(tmp_path: Path) -> None:
     """In a process of its own, with its own HOME: nothing on disk, nothing on stdout or stderr, analytics off."""
     code = (
-        "import os, tests.pipeline.test_validate as t\n"
+        "import logging, os, tests.pipeline.test_validate as t\n"
+        "logging.basicConfig(level=logging.INFO)\n"  # as an Airflow task does
         f"os.chdir({str(tmp_path)!r})\n"
         "made = t.frame(text=t.twelve('mail ' + t.PLANTED, 'hi'))\n"
         "assert t.judge(t.run_suite(made, t.make_policy())) == 'failed'\n"
@@ -209,4 +214,4 @@ def test_the_library_writes_no_file_and_says_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root, env=environment, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert [p for p in tmp_path.rglob("*") if p.is_file()] == []
+    assert list(tmp_path.rglob("*")) == []

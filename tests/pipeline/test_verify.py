@@ -174,7 +174,8 @@ socket.socket = sqlite3.connect = refuse
 from pathlib import Path
 from pipeline.verify import verify_bundle
 code = verify_bundle(Path(sys.argv[1])).exit_code
-known = set(sys.stdlib_module_names) | {"cryptography", "numpy", "scipy", "_cffi_backend", "cffi", "privacy", "pipeline", "__main__"}
+# charset_normalizer comes with numpy (f2py) where it is installed
+known = set(sys.stdlib_module_names) | {"charset_normalizer", "cryptography", "numpy", "scipy", "_cffi_backend", "cffi", "privacy", "pipeline", "__main__"}
 tops = {n.split(".")[0] for n, m in sys.modules.items() if getattr(m, "__file__", None)}
 print(code, sorted(t for t in tops if t not in known and not t.startswith("_")))
 print(sorted(n for n in sys.modules if n.startswith("pipeline.")))

@@ -108,7 +108,7 @@ def test_epsilon_is_never_below_the_tighter_prv_accountant(q: float, sigma: floa
     prv.history = [(sigma, q, steps)]
     tight = prv.get_epsilon(delta=1e-5, eps_error=0.01)
     ours = epsilon_of(rdp_poisson_gaussian(q, sigma) * steps, 1e-5)
-    assert tight - 0.011 <= ours <= 1.35 * tight + 0.1
+    assert tight - 0.011 <= ours <= 1.5 * tight + 0.1
 
 
 def test_without_sampling_it_is_the_gaussian_mechanism() -> None:
@@ -137,12 +137,18 @@ def test_whole_units_are_never_less_than_the_real_cost(q: float, sigma: float, s
 
 def test_a_wrong_fractional_value_can_not_lower_the_charge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks what the convexity bounds guard: a quadrature gone wrong yields the upper bound, never less than the truth."""
-    honest = accounting._log_a(0.02, 1.1)
-    for wrong in (0.0, 0.5, 2.0, math.inf, math.nan):
-        monkeypatch.setattr(
-            accounting, "_log_a_quadrature", lambda orders, q, s, wrong=wrong: honest[np.isin(ORDERS, orders)] * wrong
-        )
-        assert np.all(accounting._log_a(0.02, 1.1) >= honest * (1 - 1e-9))
+    honest, real = accounting._log_a(0.02, 1.1), accounting._log_a_quadrature
+    assert np.all(honest > 0)
+    for wrong in (0.0, 0.5, 1 - 1e-6, 2.0, math.inf, math.nan):
+        monkeypatch.setattr(accounting, "_log_a_quadrature", lambda orders, q, s, wrong=wrong: real(orders, q, s) * wrong)
+        assert np.all(accounting._log_a(0.02, 1.1) >= honest)
+        monkeypatch.setattr(accounting, "_log_a_quadrature", real)
+    for order in (2.5, 7.7):  # one order gone wrong alone: the bounds of its neighbours hold
+        exact = {n: accounting._log_a_integer(n, 0.02, 1.1) for n in range(19)}
+        truth = honest[ORDERS.index(order)]
+        assert accounting._within_bounds(order, truth, exact) == truth
+        for guess in (0.0, truth * 0.5, truth * 2, math.inf, math.nan):
+            assert accounting._within_bounds(order, guess, exact) >= truth
 
 
 def test_epsilon_is_rounded_up_and_zero_only_for_nothing() -> None:
@@ -230,8 +236,9 @@ def test_a_trace_survives_json_and_nothing_else_does() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"mechanism": "laplace"}, {"neighbouring_relation": "replace-one"}, {"sampling_probability": 0.0}, {"noise_multiplier": math.nan},
-     {"noise_multiplier": 0.0}, {"delta": 1.0}, {"steps": 0}, {"steps_in_model": 501}, {"sampling_probability": 1.5}],
+    [{"mechanism": "laplace"}, {"neighbouring_relation": "replace-one"}, {"sampling_probability": 0.0},
+     {"sampling_probability": 1.5}, {"noise_multiplier": math.nan}, {"noise_multiplier": 0.0}, {"delta": 1.0},
+     {"steps": 0}, {"steps_in_model": 501}],
 )  # fmt: skip
 def test_a_mechanism_the_accountant_does_not_know_gets_no_epsilon(changes: dict[str, object]) -> None:
     with pytest.raises(IntegrityError, match="E-ACCOUNT-003"):

@@ -112,7 +112,8 @@ def test_settling_gives_back_what_was_never_leased(path: Path) -> None:
     ledger.settle("a", 10)
     assert ledger.spent_epsilon("chat") == epsilon_of(rdp_poisson_gaussian(Q, SIGMA) * 10, DELTA)
     ledger.reserve("b", "chat", Q, SIGMA, most_steps(3.0) - 10)
-    ledger.reserve("never", "chat", Q, SIGMA, 1) if False else None
+    with pytest.raises(BudgetExceeded):
+        ledger.reserve("c", "chat", Q, SIGMA, 1)
     ledger.settle("b", 0)
     assert ledger.spent_epsilon("chat") == epsilon_of(rdp_poisson_gaussian(Q, SIGMA) * 10, DELTA)
 
@@ -132,8 +133,8 @@ def test_steps_outside_the_reservation_are_refused(path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("q", "sigma", "steps"),
-    [(0.0, 1.0, 1), (1.5, 1.0, 1), (Q, 0.0, 1), (Q, -1.0, 1), (Q, math.nan, 1), (math.nan, 1.0, 1), (Q, math.inf, 1), (Q, SIGMA, 0),
-     (Q, SIGMA, -5), (Q, SIGMA, 10**9 + 1), (Q, SIGMA, True), (Q, SIGMA, 1.5)],
+    [(0.0, 1.0, 1), (1.5, 1.0, 1), (Q, 0.0, 1), (Q, -1.0, 1), (Q, math.nan, 1), (math.nan, 1.0, 1), (Q, math.inf, 1),
+     (Q, SIGMA, 0), (Q, SIGMA, -5), (Q, SIGMA, 10**9 + 1), (Q, SIGMA, True), (Q, SIGMA, 1.5)],
 )  # fmt: skip
 def test_requests_that_would_cost_nothing_are_refused(path: Path, q: float, sigma: float, steps: int) -> None:
     with pytest.raises(PolicyError, match=r"E-ACCOUNT-001|E-LEDGER-004"):
@@ -155,7 +156,8 @@ def test_a_budget_can_not_be_changed_by_opening_it_again(path: Path) -> None:
 @pytest.mark.parametrize(
     "statement",
     ["DELETE FROM spend", "DELETE FROM scope", "UPDATE scope SET cap_epsilon = 99", "UPDATE spend SET leased = 1",
-     "UPDATE spend SET steps = 20", "UPDATE spend SET noise_multiplier = 9", "UPDATE spend SET settled = 5", "UPDATE spend SET key = 'z'"],
+     "UPDATE spend SET steps = 20", "UPDATE spend SET noise_multiplier = 9", "UPDATE spend SET settled = 5",
+     "UPDATE spend SET key = 'z'"],
 )  # fmt: skip
 def test_sql_can_not_shrink_a_charge(path: Path, statement: str) -> None:
     ledger = Ledger(path)
@@ -170,7 +172,8 @@ def test_sql_can_not_shrink_a_charge(path: Path, statement: str) -> None:
 
 @pytest.mark.parametrize(
     ("statement", "said"),
-    [("UPDATE spend SET noise_multiplier = 50", "not what was reserved"), ("UPDATE spend SET steps = 60", "not what was reserved"),
+    [("UPDATE spend SET noise_multiplier = 50", "not what was reserved"),
+     ("UPDATE spend SET steps = 60", "not what was reserved"),
      ("UPDATE scope SET cap_epsilon = 0.01", "exceed the cap"), ("DELETE FROM scope", "never opened"),
      ("PRAGMA ignore_check_constraints = ON; UPDATE spend SET settled = 3", "less than it leased"), ("SELECT 1", "trigger")],
 )  # fmt: skip
@@ -296,11 +299,14 @@ def test_a_full_disk_refuses_the_lease_and_charges_nothing_by_half(path: Path, m
         connection.execute(f"PRAGMA max_page_count = {pages}")
         return connection
 
+    def fill_up() -> None:
+        for number in range(500):
+            ledger.reserve(f"{number}" * 40, "chat", Q, 90.0, 1)
+
     with monkeypatch.context() as patch:
         patch.setattr(sqlite3, "connect", small)
         with pytest.raises(EnvironmentFault, match="E-DB-001"):
-            for number in range(500):
-                ledger.reserve(f"{number}" * 40, "chat", Q, 90.0, 1)
+            fill_up()
     assert ledger.self_audit() == []
     ledger.reserve("b", "chat", Q, SIGMA, 1)
 

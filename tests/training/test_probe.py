@@ -93,7 +93,9 @@ def test_correct_runs_raise_no_more_alarms_than_the_level_allows() -> None:
     results = [probe(simulated(rng), 0.12) for _ in range(400)]
     alarms = sum(any(r.p_value is not None and r.p_value < 0.02 for r in result) for result in results)
     assert alarms <= 75
-    by_check = {c: sum(r.p_value is not None and r.p_value < 0.02 for res in results for r in res if r.check == c) for c in CHECKS}
+    by_check = {
+        c: sum(r.p_value is not None and r.p_value < 0.02 for res in results for r in res if r.check == c) for c in CHECKS
+    }
     assert all(count <= 22 for count in by_check.values()), by_check  # 8 expected each
 
 

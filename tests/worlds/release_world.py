@@ -46,6 +46,7 @@ class Lies:
     claim_in_report: Mapping[str, Json] = field(default_factory=dict)
     without_use_approval: bool = False
     use_approval_after_training: bool = False
+    gate_bound: float = 1.2
     keep_epsilon: bool = False  # do not recompute the trace's epsilon after `trace` was changed
 
 
@@ -74,12 +75,14 @@ class World:
 
     def run(self) -> World:
         """ingest … assemble, with the use gate signed; the release gate is asked, nobody has answered."""
-        ingest = self._stage("ingest", {"source": digest_of("source")}, {"raw": self._sealed("raw")}, {"records": 90, "rejects": 2})
+        ingest = self._stage(
+            "ingest", {"source": digest_of("source")}, {"raw": self._sealed("raw")}, {"records": 90, "rejects": 2}
+        )
         protect = self._protect(ingest)
         validate = self._validate(protect)
         if not self.lies.without_use_approval and not self.lies.use_approval_after_training:
             self._approve_use(protect, validate)
-        train = self._train(protect)
+        train = self._train(protect, validate)
         if self.lies.use_approval_after_training:
             self._approve_use(protect, validate)
         audit = self._audit(protect, train)
@@ -143,18 +146,22 @@ class World:
         request = request_use(self.ctx, protect, validate)
         sign_request(self.home, request, "grace", "steward", "approve", "purpose is fine", self.keys["grace"], self.now)
 
-    def _train(self, protect: Digest) -> Digest:
+    def _train(self, protect: Digest, validate: Digest) -> Digest:
+        budget = self.policy.budget
+        use = use_subject(self.ctx.policy_digest, protect, validate, budget.epsilon, budget.delta)
         outputs = {
             "model": self.home.store.put_sealed(MODEL, dataset=self.policy.dataset, path="model", data_class="model"),
-            "model_config": self._plain("train/config.json", {"model": "text_mlp", "labels": list(self.policy.expectations.labels)}),
-            "metrics": self._plain("train/metrics.json", {"accuracy": 0.81, "majority_baseline": 0.44}),
+            "model_config": self._plain(
+                "train/config.json", {"model": "text_mlp", "labels": list(self.policy.expectations.labels)}
+            ),
+            "metrics": self._plain("train/metrics.json", {"utility": {"holdout_accuracy": 0.81, "majority_accuracy": 0.44}}),
         }
-        facts: dict[str, Scalar] = {"steps": self.policy.recipe.steps}
+        facts: dict[str, Scalar] = {"steps": self.policy.recipe.steps, "holdout_accuracy": 0.81, "majority_accuracy": 0.44}
         if self.policy.recipe.mechanism == "dp_sgd":
             trace = self._trace()
             outputs["trace"] = self._plain("train/trace.json", trace.to_json())
             facts["epsilon"] = trace.epsilon
-        return self._stage("train", {"protect": protect}, outputs, facts)
+        return self._stage("train", {"protect": protect, "use": use}, outputs, facts)
 
     def _trace(self) -> MechanismTrace:
         budget, steps = self.policy.budget, self.policy.recipe.steps
@@ -185,7 +192,9 @@ class World:
         )
         honest = replace(honest, epsilon=recompute_epsilon(honest))
         told = replace(honest, **dict(self.lies.trace))  # type: ignore[arg-type]
-        return told if self.lies.keep_epsilon or "epsilon" in self.lies.trace else replace(told, epsilon=recompute_epsilon(told))
+        return (
+            told if self.lies.keep_epsilon or "epsilon" in self.lies.trace else replace(told, epsilon=recompute_epsilon(told))
+        )
 
     def _audit(self, protect: Digest, train: Digest) -> Digest:
         verdicts: list[Json] = []
@@ -193,13 +202,33 @@ class World:
             outcome = self.lies.verdicts.get(name, "passed")
             if name != "validation" and outcome != "absent":
                 verdicts.append({"check": name, "outcome": outcome, "reason": "as seen in the simulation", "evidence": None})
-        bounds: Json = {"bounds": [{"name": "gaussian", "level": 0.95, "epsilon_lower_bound": 1.7}]}
+        bounds: Json = {
+            "gate_level": self.policy.audit.gate_level,
+            "bounds": [
+                {
+                    "name": "fdp",
+                    "level": 0.95,
+                    "epsilon_lower_bound": 0.9,
+                    "capped": False,
+                    "assumes": "a Gaussian trade-off curve",
+                },
+                {
+                    "name": "gaussian",
+                    "level": 0.95,
+                    "epsilon_lower_bound": 1.7,
+                    "capped": False,
+                    "assumes": "independent scores",
+                },
+                {"name": "gaussian", "level": 0.999, "epsilon_lower_bound": self.lies.gate_bound, "capped": False},
+            ],
+            "probe": [{"check": "noise_scale", "p_value": 0.41}, {"check": "clipping", "p_value": None}],
+        }
         outputs = {
             "verdicts": self._plain("audit/verdicts.json", verdicts),
             "bounds": self._plain("audit/bounds.json", bounds),
             "redaction": self._plain("audit/redaction.json", {"seeded": 12, "survived": 0}),
         }
-        return self._stage("audit", {"protect": protect, "train": train}, outputs, {"accuracy": 0.81, "majority_baseline": 0.44})
+        return self._stage("audit", {"protect": protect, "train": train}, outputs, {"passed": 11})
 
     def _report(self, digests: RunDigests) -> Digest:
         if not self.lies.claim_in_report:

@@ -7,10 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
-
-from training.config import CANARY_GAIN, TrainingConfig
-from training.data import IGNORED
 
 CANARY_PARAMETER = "canary.weight"
 

@@ -1,0 +1,359 @@
+"""Audits a trained model and records what was found: verdicts of three values, bounds, and outputs that were redacted.
+
+Guarantee: a verdict passes only when its check was computed from the run's own sealed record; whatever could not be computed
+is "not evaluated", which blocks a release. A failed verdict is recorded, never raised. The batch membership of real units
+is read here and stays here: only p-values leave.
+Assumption: the trainer recorded honestly; the canary commitment, journalled before training, binds the coins.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from privacy import bounds
+from privacy.canonical import Digest, Json, canonical_json, parse_canonical
+from privacy.errors import IntegrityError, PrivetError
+from privacy.verdict import Outcome, Verdict
+
+if TYPE_CHECKING:
+    from privacy.ledger import Spend
+    from training.canaries import CanaryCoins
+    from training.data import UnitData
+    from training.models.text_mlp import TextMlp
+    from training.probe import CheckResult, RunRecord
+
+PROBE_CHECKS = ("noise_scale", "clipping", "noise_independence", "batch_size_law", "participation_law", "divisor")
+
+
+@dataclass(frozen=True, slots=True)
+class AuditTrail:
+    """The sealed record of a run, opened."""
+
+    record: RunRecord
+    coins: CanaryCoins
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What the trace says, read leniently: a run without a mechanism must be refuted, not crash the audit."""
+
+    mechanism: str
+    epsilon: float
+    delta: float
+    noise_multiplier: float
+    clipping_norm: float
+    sampling_probability: float
+    steps: int
+    steps_in_model: int
+    ledger_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One lower bound on epsilon; `capped`: the scores carried no noise, so any claim is refuted."""
+
+    name: str
+    level: float
+    epsilon_lower_bound: float
+    assumes: str
+
+    def to_json(self) -> dict[str, Json]:
+        capped = self.epsilon_lower_bound >= bounds.EPSILON_CAP
+        return {
+            "name": self.name,
+            "level": self.level,
+            "epsilon_lower_bound": self.epsilon_lower_bound,
+            "capped": capped,
+            "assumes": self.assumes,
+        }
+
+
+def audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> StageResult:
+    """Outputs: verdicts, bounds, predictions, redaction (all plain). Raises only when its inputs are not a training run."""
+    inputs = {"protect": protect_digest, "train": train_digest}
+    return run_stage(ctx, "audit", inputs, lambda: _audit(ctx, protect_digest, train_digest))
+
+
+def _audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> StageOutput:
+    trained = load_manifest(ctx.home, train_digest)
+    if (
+        trained.stage != "train"
+        or trained.inputs.get("protect") != protect_digest
+        or trained.policy_digest != ctx.policy_digest
+    ):
+        raise IntegrityError(
+            "E-AUDIT-001", "the training result is not of this dataset and policy", "Audit the run that the digest belongs to"
+        )
+    claim = read_claim(ctx.home.store.read_plain(trained.outputs["trace"]))
+    trail = _open_trail(ctx, trained, claim)
+    ctx.progress("audit", 1, 4)
+    probed = _probe(ctx, trail)
+    found = [] if trail is None else lower_bounds(ctx, trail.record, claim)
+    ctx.progress("audit", 2, 4)
+    bounds_ref = _plain(ctx, "bounds", _bounds_json(ctx, claim, found, probed))
+    model, holdout = _open_model(ctx, trained, protect_digest)
+    ctx.progress("audit", 3, 4)
+    scanned, predictions, redaction = _scan_outputs(ctx, model, holdout)
+    verdicts = [
+        *_probe_verdicts(ctx, probed, bounds_ref.digest),
+        bound_verdict(found, claim, ctx.policy.audit.gate_level, bounds_ref.digest),
+        ledger_verdict(claim, ctx.policy.budget.epsilon, _spend(ctx, claim)),
+        _reveal_verdict(ctx, trained, train_digest, trail),
+        _utility_verdict(ctx, model, holdout),
+        scanned,
+    ]
+    outputs = {
+        "verdicts": _plain(ctx, "verdicts", [v.to_json() for v in verdicts]),
+        "bounds": bounds_ref,
+        "predictions": _plain(ctx, "predictions", predictions),
+        "redaction": _plain(ctx, "redaction", redaction),
+    }
+    ctx.progress("audit", 4, 4)
+    counted: dict[Outcome, int] = {o: sum(v.outcome == o for v in verdicts) for o in ("passed", "failed", "not_evaluated")}
+    return StageOutput(outputs, {**counted, "claimed_epsilon": claim.epsilon, **_published(ctx, found)})
+
+
+def read_claim(data: bytes) -> Claim:
+    """Raises IntegrityError E-AUDIT-002 for what is no trace."""
+    match parse_canonical(data):
+        case {
+            "mechanism": str(mechanism),
+            "epsilon": int() | float() as epsilon,
+            "delta": int() | float() as delta,
+            "noise_multiplier": int() | float() as noise,
+            "clipping_norm": int() | float() as norm,
+            "sampling_probability": int() | float() as q,
+            "steps": int(steps),
+            "steps_in_model": int(in_model),
+            "ledger_key": str(key),
+        }:
+            return Claim(mechanism, float(epsilon), float(delta), float(noise), float(norm), float(q), steps, in_model, key)
+    raise IntegrityError("E-AUDIT-002", "the mechanism trace of the run is malformed", "Train again")
+
+
+def lower_bounds(ctx: StageContext, record: RunRecord, claim: Claim) -> list[Bound]:
+    """Three bounds at the published level, and the Gaussian one at the gate's; empty when there are too few canaries."""
+    from training.attacks import poisson_scores, sum_scores
+
+    if min(int(record.coins.sum()), int((~record.coins).sum())) < 5 or not np.isfinite(record.gradients).all():
+        return []
+    policy = ctx.policy.audit
+    ratios = poisson_scores(record.gradients, claim.sampling_probability, claim.noise_multiplier, claim.clipping_norm)
+    sums = sum_scores(record.gradients)
+    inside, outside = sums[record.coins], sums[~record.coins]
+    coins, report = record.coins, policy.report_level
+    family = "independent, nearly Gaussian scores of disjoint coordinates"
+    return [
+        Bound("steinke", report, bounds.steinke_lower_bound(ratios, coins, claim.delta, report), "fair secret coins only"),
+        Bound("fdp", report, bounds.fdp_lower_bound(ratios, coins, claim.delta, report), "a Gaussian trade-off curve"),
+        Bound("gaussian", report, bounds.gaussian_lower_bound(inside, outside, claim.delta, report), family),
+        Bound(
+            "gaussian", policy.gate_level, bounds.gaussian_lower_bound(inside, outside, claim.delta, policy.gate_level), family
+        ),
+    ]
+
+
+def bound_verdict(found: Sequence[Bound], claim: Claim, level: float, evidence: Digest | None = None) -> Verdict:
+    """The gate: the Gaussian bound at the registered level against the claimed epsilon."""
+    check = "audit.epsilon_lower_bound"
+    gate = [b for b in found if b.name == "gaussian" and b.level == level]
+    if not gate:
+        return Verdict(check, "not_evaluated", "no lower bound could be computed from the canaries", evidence)
+    value = gate[0].epsilon_lower_bound
+    said = f"{value:.2f}" if value < bounds.EPSILON_CAP else f"at least {value:.0f}, the cap"
+    if value > claim.epsilon:
+        return Verdict(
+            check,
+            "failed",
+            f"the epsilon lower bound is {said} at confidence {level:g}, above the claimed {claim.epsilon:g}",
+            evidence,
+        )
+    return Verdict(
+        check, "passed", f"epsilon {claim.epsilon:g} is not refuted at confidence {level:g} (lower bound {said})", evidence
+    )
+
+
+def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None) -> Verdict:
+    """The trace, the ledger and the approved epsilon must tell one story."""
+    check = "audit.ledger_match"
+    if spend is None:
+        return Verdict(check, "failed", "the ledger holds no lease for this run, so nothing was charged for it")
+    same = (
+        spend.settled == spend.leased == claim.steps
+        and claim.steps_in_model <= claim.steps
+        and spend.noise_multiplier == claim.noise_multiplier
+        and spend.sampling_probability == claim.sampling_probability
+    )
+    if not same:
+        return Verdict(check, "failed", "steps, noise or sampling of the trace are not those that the ledger charged")
+    epsilon = _recomputed(claim)
+    if epsilon is None:
+        return Verdict(check, "not_evaluated", "epsilon could not be recomputed from the trace")
+    if epsilon > min(approved_epsilon, claim.epsilon + 1e-9):
+        return Verdict(check, "failed", f"the charged steps cost epsilon {epsilon:.6g}, over the claim or the approval")
+    return Verdict(check, "passed", f"{claim.steps} charged steps cost epsilon {epsilon:.6g} of {approved_epsilon:g} approved")
+
+
+def _recomputed(claim: Claim) -> float | None:
+    from privacy.accounting import charge_vector, epsilon_of_charge
+
+    try:
+        step = charge_vector(claim.sampling_probability, claim.noise_multiplier)
+        return epsilon_of_charge([claim.steps * units for units in step], claim.delta)
+    except PrivetError:
+        return None
+
+
+def _spend(ctx: StageContext, claim: Claim) -> Spend | None:
+    return ctx.home.ledger.spend(claim.ledger_key) if claim.ledger_key else None
+
+
+def _open_trail(ctx: StageContext, trained: Manifest, claim: Claim) -> AuditTrail | None:
+    """None when the sealed record is missing or is not of this run's length."""
+    from training.canaries import CanaryCoins
+    from training.probe import RunRecord
+
+    try:
+        with np.load(io.BytesIO(ctx.home.store.read_sealed(trained.outputs["audit_trace"])), allow_pickle=False) as file:
+            gradients, coins, salt = file["gradients"], file["coins"].astype(np.bool_), file["salt"].tobytes()
+            members = np.unpackbits(file["members"], axis=1)[:, : int(file["slots"][0])].astype(np.bool_)
+    except (PrivetError, KeyError, ValueError, OSError):
+        return None
+    shapes = gradients.shape == (claim.steps_in_model, len(coins)) and len(members) == claim.steps_in_model
+    if not shapes or len(coins) != ctx.policy.audit.canaries:
+        return None
+    record = RunRecord(gradients, coins, members, claim.noise_multiplier, claim.clipping_norm, claim.sampling_probability)
+    return AuditTrail(record, CanaryCoins(coins, salt))
+
+
+def _probe(ctx: StageContext, trail: AuditTrail | None) -> list[CheckResult]:
+    from training.probe import CheckResult, probe
+
+    if trail is None:
+        return [CheckResult(name, None, "the sealed record of the run is missing or does not fit") for name in PROBE_CHECKS]
+    return probe(trail.record, ctx.policy.audit.probe_level)
+
+
+def _probe_verdicts(ctx: StageContext, probed: list[CheckResult], evidence: Digest) -> list[Verdict]:
+    from training.probe import verdicts
+
+    found = verdicts(probed, ctx.policy.audit.probe_level)
+    return [Verdict(v.check, v.outcome, v.reason, evidence) for v in found]
+
+
+def _reveal_verdict(ctx: StageContext, trained: Manifest, train_digest: Digest, trail: AuditTrail | None) -> Verdict:
+    check = "audit.canary_reveal"
+    if trail is None:
+        return Verdict(check, "not_evaluated", "the coins of the canaries were not found")
+    commitment = trail.coins.commitment
+    committed = result = None
+    for entry in ctx.home.journal.entries():
+        if entry.kind == "canary_commitment" and entry.facts.get("commitment") == commitment:
+            committed = entry.seq if committed is None else committed
+        if entry.kind == "stage" and entry.facts.get("manifest") == train_digest:
+            result = entry.seq if result is None else result
+    if trained.facts.get("canary_commitment") != commitment or committed is None:
+        return Verdict(check, "failed", "the revealed coins are not those that were committed to")
+    if result is None or committed > result:
+        return Verdict(check, "failed", "the journal holds the commitment only after the training")
+    return Verdict(
+        check, "passed", "the revealed coins open the commitment that the journal holds from before training", commitment
+    )
+
+
+def _open_model(ctx: StageContext, trained: Manifest, protect_digest: Digest) -> tuple[TextMlp | None, UnitData | None]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from pipeline.train import load_units
+    from training.evaluate import load_model
+
+    try:
+        weights = load(ctx.home.store.read_sealed(trained.outputs["model"]))
+        model = load_model(weights, len(ctx.policy.expectations.labels))
+        return model, load_units(ctx, protect_digest).holdout
+    except (PrivetError, SafetensorError, KeyError, RuntimeError):
+        return None, None
+
+
+def _utility_verdict(ctx: StageContext, model: TextMlp | None, holdout: UnitData | None) -> Verdict:
+    from training.evaluate import utility
+
+    found = None if model is None or holdout is None else utility(model, holdout)
+    if found is None:
+        return Verdict("audit.utility", "not_evaluated", "there is no model or no holdout unit to measure with")
+    wanted = ctx.policy.audit.min_accuracy
+    said = (
+        f"accuracy {found.accuracy:.3f} on holdout units (always the commonest label: {found.majority:.3f}; wanted {wanted:g})"
+    )
+    return Verdict("audit.utility", "passed" if found.accuracy >= wanted else "failed", said)
+
+
+def _scan_outputs(
+    ctx: StageContext, model: TextMlp | None, holdout: UnitData | None
+) -> tuple[Verdict, dict[str, Json], dict[str, Json]]:
+    """Verdict, prediction table and redaction record; after any fault the table is empty, never unredacted."""
+    from pipeline.output_scan import make_prompts, scan
+    from training.evaluate import MINIMUM_UNITS, label_table, top_labels
+
+    check, policy = "audit.output_scan", ctx.policy
+    labels, allowed = policy.expectations.labels, policy.audit.max_output_leaks
+    if model is None or holdout is None:
+        return Verdict(check, "not_evaluated", "there is no model whose outputs could be scanned"), {}, {"outputs": 0}
+    prompts = make_prompts(labels, policy.languages)
+    predicted = top_labels(model, [p.text for p in prompts], labels, policy.recipe.max_tokens)
+    try:
+        found = scan(prompts, predicted, _redactor([p.value for p in prompts if p.listed]))
+    except (PrivetError, ImportError) as error:
+        reason = f"the outputs could not be redacted ({getattr(error, 'code', type(error).__name__)})"
+        return Verdict(check, "not_evaluated", reason), {}, {"outputs": 0}
+    predictions: dict[str, Json] = {
+        "prompts": [{"prompt": prompt, "label": label} for prompt, label in found.rows],
+        "holdout_units_by_predicted_label": label_table(model, holdout, labels),
+        "minimum_units": MINIMUM_UNITS,
+        "protection": "counts below the minimum are withheld; the others are exact and outside the privacy claim",
+    }
+    said = f"{found.leaks} of {found.planted} planted values survived redaction ({allowed} allowed)"
+    verdict = Verdict(check, "passed" if found.leaks <= allowed else "failed", said)
+    if verdict.blocks:
+        predictions["prompts"] = []  # a table that leaks is not written, even here
+    return verdict, predictions, found.redaction_json(allowed)
+
+
+def _redactor(secrets: Sequence[str]) -> object:
+    from privacy.detect import build_pattern_detector
+    from privacy.redact import OutputRedactor
+
+    return OutputRedactor(build_pattern_detector(), secrets)
+
+
+def _bounds_json(ctx: StageContext, claim: Claim, found: Sequence[Bound], probed: Sequence[CheckResult]) -> dict[str, Json]:
+    policy = ctx.policy.audit
+    return {
+        "claimed_epsilon": claim.epsilon,
+        "delta": claim.delta,
+        "canaries": policy.canaries,
+        "gate_level": policy.gate_level,
+        "report_level": policy.report_level,
+        "bounds": [b.to_json() for b in found],
+        "probe_level": policy.probe_level,
+        "probe": [{"check": r.check, "p_value": r.p_value} for r in probed],
+        "meaning": "a lower bound above the claim refutes it; one below the claim proves nothing",
+    }
+
+
+def _published(ctx: StageContext, found: Sequence[Bound]) -> dict[str, float]:
+    level = ctx.policy.audit.report_level
+    return {f"epsilon_lower_bound_{b.name}": b.epsilon_lower_bound for b in found if b.level == level}
+
+
+def _plain(ctx: StageContext, name: str, value: Json) -> ArtifactRef:
+    return ctx.home.store.put_plain(
+        canonical_json(value), dataset=ctx.policy.dataset, path=f"audit/{name}.json", data_class="evidence"
+    )

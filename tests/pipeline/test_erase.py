@@ -1,0 +1,229 @@
+"""One subject leaves: what is destroyed, what is only bounded, and what Privet can't reach is said."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.erase import erase
+from pipeline.ingest import ingest
+from pipeline.protect import protect
+from pipeline.read import read_protected
+from pipeline.receipt import ERASURE_TYPE
+from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, run_stage
+from pipeline.validate import validate
+from privacy.accounting import MechanismTrace
+from privacy.canonical import canonical_json
+from privacy.errors import PrivetError
+from privacy.signing import open_envelope
+from tests.worlds.chats import EmailDetector, World, code_of, lines, record, records
+
+SUBJECT = "customer-3"
+
+
+def trace() -> MechanismTrace:
+    from privacy.accounting import ORDERS, recompute_epsilon
+
+    assert ORDERS
+    draft = MechanismTrace(
+        mechanism="poisson_subsampled_gaussian",
+        privacy_unit="customer",
+        neighbouring_relation="add-or-remove-one",
+        noise_multiplier=2.0,
+        clipping_norm=1.0,
+        sampling_probability=0.2,
+        expected_batch_size=40,
+        population=200,
+        max_records_per_unit=4,
+        steps=20,
+        steps_in_model=20,
+        delta=1e-4,
+        epsilon=8.0,
+        accountant="rdp",
+        ledger_key="key",
+        sampler="poisson",
+        noise_source="aes-ctr",
+    )
+    assert recompute_epsilon(draft) > 0
+    return draft
+
+
+def protected(world: World, ctx: StageContext) -> StageResult:
+    return protect(ctx, ingest(ctx, str(world.source)).digest, EmailDetector())
+
+
+def trained(world: World, ctx: StageContext, done: StageResult, private: bool) -> StageResult:
+    """A stand-in for the train stage: same lineage, same outputs."""
+
+    def body() -> StageOutput:
+        outputs: dict[str, ArtifactRef] = {}
+        if private:
+            data = canonical_json(trace().to_json())
+            outputs["trace"] = world.home.store.put_plain(data, dataset="test_chat", path="trace.json", data_class="trace")
+        return StageOutput(outputs, {})
+
+    return run_stage(ctx, "train", {"protect": done.digest}, body)
+
+
+@pytest.fixture
+def lived(world: World) -> tuple[World, StageResult]:
+    world.write("a.jsonl", lines(records(20)) + b'{"customer": "customer-3", "broken\n')
+    return world, protected(world, world.context())
+
+
+def test_the_original_is_gone_and_the_reader_closed(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    receipt = erase(world.home, " CUSTOMER-3", "DSAR-17", "demo_officer")
+    token = world.home.vault.token("test_chat", SUBJECT)
+    assert world.home.vault.reveal("test_chat", token) == []
+    assert token not in {r["unit"] for r in read_protected(world.home, done.manifest).to_pylist()}
+    (dataset,) = receipt.datasets
+    assert (dataset.vault_records, dataset.was_known, receipt.was_known) == (4, True, True)
+    assert [(a.kind, a.manifest, a.records) for a in receipt.artifacts if a.kind == "protected"] == [
+        ("protected", done.digest, 4)
+    ]
+
+
+def test_a_quarantine_that_names_the_subject_is_destroyed(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert [(a.kind, a.records) for a in receipt.artifacts][-1] == ("quarantine", 1)
+    other = erase(world.home, "customer-30", "DSAR-18", "demo_officer")  # not the same word
+    assert other.artifacts == ()
+    assert done.manifest.facts["records"] == 20
+
+
+def test_a_quarantine_of_others_is_left_alone(lived: tuple[World, StageResult]) -> None:
+    world, _ = lived
+    receipt = erase(world.home, "customer-4", "DSAR-17", "demo_officer")
+    assert [a.kind for a in receipt.artifacts] == ["protected"]
+
+
+def test_a_later_ingest_does_not_bring_the_subject_back(lived: tuple[World, StageResult]) -> None:
+    world, _ = lived
+    erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    world.write("b.jsonl", lines([record(n) for n in range(100, 110)]))
+    again = protected(world, world.context("run-2"))
+    assert again.manifest.facts["suppressed"] == 6
+    assert world.home.vault.reveal("test_chat", world.home.vault.token("test_chat", SUBJECT)) == []
+
+
+def test_models_and_releases_are_named_with_an_honest_remedy(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    private = trained(world, world.context("run-dp"), done, private=True)
+    ctx = world.context("run-np", **{"recipe.mechanism": "non_private"})
+    open_model = trained(world, ctx, done, private=False)
+    stranger = StageContext(world.home, ctx.policy, ctx.policy_digest, "run-other", "demo_engineer")
+    run_stage(stranger, "train", {"protect": "sha256:" + "0" * 64}, lambda: StageOutput({}, {}))
+    world.home.journal.append("release", {"run": "run-dp", "policy": ctx.policy_digest})
+    world.home.journal.append("release", {"run": "elsewhere", "models": {"one": [open_model.digest]}})
+    world.home.journal.append("release", {"run": "run-other", "policy": ctx.policy_digest})
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    found = {m.manifest: m for m in receipt.models}
+    assert set(found) == {private.digest, open_model.digest}
+    assert found[private.digest].remedy == "bounded by (epsilon 8, delta 0.0001); retrain recommended at next run"
+    assert found[open_model.digest].remedy == "withdraw and retrain"
+    assert len(receipt.releases) == 2
+
+
+def test_lineage_is_followed_through_stages_between(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    ctx = world.context()
+    checked = validate(ctx, done.digest)
+    later = run_stage(ctx, "train", {"validation": checked.digest}, lambda: StageOutput({}, {}))
+    assert [m.manifest for m in erase(world.home, SUBJECT, "DSAR-17", "demo_officer").models] == [later.digest]
+
+
+def test_the_receipt_is_signed_stored_and_journalled_without_the_subject(lived: tuple[World, StageResult]) -> None:
+    world, _ = lived
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert receipt.envelope is not None
+    envelope = world.home.store.get_plain(receipt.envelope)
+    signed = open_envelope(envelope, world.home.trust)
+    assert (signed.predicate_type, signed.predicate, signed.signer.name) == (
+        ERASURE_TYPE,
+        receipt.predicate(),
+        "privet-pipeline",
+    )
+    entry = world.home.journal.entries()[-1]
+    assert (entry.kind, entry.facts["receipt"]) == ("erasure", receipt.envelope)
+    token = world.home.vault.token("test_chat", SUBJECT)
+    told = envelope.decode() + json.dumps(entry.to_json()) + "\n".join(receipt.lines()) + json.dumps(receipt.to_json())
+    assert SUBJECT not in told
+    assert token not in told  # a token would link the receipt to the rows
+    assert "landing" in told
+
+
+def test_commitments_of_two_cases_do_not_link_one_subject(lived: tuple[World, StageResult]) -> None:
+    world, _ = lived
+    first = erase(world.home, SUBJECT, "DSAR-17", "demo_officer").datasets[0]
+    again = erase(world.home, SUBJECT, "DSAR-17", "demo_officer").datasets[0]
+    other = erase(world.home, SUBJECT, "DSAR-18", "demo_officer").datasets[0]
+    assert first.commitment == again.commitment != other.commitment
+    assert (again.vault_records, again.was_known) == (0, True)
+
+
+def test_an_unknown_subject_is_told_so_and_still_kept_out(lived: tuple[World, StageResult]) -> None:
+    world, _ = lived
+    receipt = erase(world.home, "customer-9999", "DSAR-17", "demo_officer")
+    assert not receipt.was_known
+    assert "nothing was found" in receipt.lines()[0]
+    assert world.home.vault.is_erased("test_chat", world.home.vault.token("test_chat", "customer-9999"))
+
+
+def test_a_raw_batch_that_waits_for_protect_is_named_and_then_suppressed(world: World) -> None:
+    world.write("a.jsonl", lines(records(20)))
+    ctx = world.context()
+    waiting = ingest(ctx, str(world.source))
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert [(a.kind, a.manifest, a.records) for a in receipt.artifacts] == [("raw", waiting.digest, 4)]
+    assert protect(ctx, waiting.digest, EmailDetector()).manifest.facts["suppressed"] == 4
+
+
+def test_every_dataset_that_holds_the_subject_is_reached(world: World) -> None:
+    world.write("a.jsonl", lines(records(20)))
+    for name in ("test_chat", "other_chat"):
+        protected(world, world.context(dataset=name))
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert [(d.dataset, d.vault_records) for d in receipt.datasets] == [("other_chat", 4), ("test_chat", 4)]
+
+
+@pytest.mark.parametrize(
+    ("subject", "case", "by", "code"),
+    [
+        ("  ", "DSAR-1", "officer", "E-ERASE-001"),
+        ("wei@example.org", "about-wei@example.org", "officer", "E-ERASE-002"),
+        ("customer-3", "DSAR-customer-3", "officer", "E-ERASE-002"),
+        ("customer-3", "DSAR-1", "Customer-3", "E-ERASE-002"),
+        ("customer-3", "", "officer", "E-ERASE-002"),
+        ("customer-3", "DSAR 1\n", "officer", "E-ERASE-002"),
+    ],
+)
+def test_the_subject_cannot_slip_into_the_journal_by_the_case_name(
+    world: World, subject: str, case: str, by: str, code: str
+) -> None:
+    assert code_of(erase, world.home, subject, case, by) == code
+
+
+def test_an_interrupted_erasure_is_finished_by_repeating_it(
+    lived: tuple[World, StageResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, done = lived
+    with monkeypatch.context() as patched:
+        patched.setattr("pipeline.erase.seal_envelope", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert receipt.was_known
+    assert [a.manifest for a in receipt.artifacts if a.kind == "protected"] == [done.digest]
+
+
+def test_a_forged_receipt_does_not_open(lived: tuple[World, StageResult]) -> None:
+    world, _ = lived
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    envelope = world.home.store.get_plain(str(receipt.envelope))
+    with pytest.raises(PrivetError):
+        open_envelope(envelope.replace(b'"sig":"A', b'"sig":"B').replace(b'"payload":"e', b'"payload":"f'), world.home.trust)
+    assert Path(world.home.path).is_dir()
