@@ -237,13 +237,14 @@ class LocalAirflow:
         if done.exists():
             return
         command = [sys.executable, "-m", "airflow", "db", "migrate"]
+        (self._log_folder / "migrate.log").touch(mode=0o600)
         with (self._log_folder / "migrate.log").open("ab") as log:
             code = subprocess.run(command, env=self._child_environment(), stdout=log, stderr=log, umask=0o077).returncode
         if code != 0:
             raise EnvironmentFault(
                 "E-AIRFLOW-003", "Airflow's database can't be made", f"Look into {self._log_folder / 'migrate.log'}"
             )
-        done.touch()
+        done.touch(mode=0o600)
 
     def _check_alive(self) -> None:
         name = self._processes.dead()

@@ -91,6 +91,7 @@ class ProcessGroup:
     def _write_record(self) -> None:
         rows = [{"leader": s.leader, "started": s.started} for s in self._sessions]
         temporary = self.record.with_suffix(".new")
+        temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(rows))
         temporary.replace(self.record)
 

@@ -17,12 +17,13 @@ import numpy as np
 
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from privacy import bounds
-from privacy.canonical import Digest, Json, canonical_json, parse_canonical
+from privacy.canonical import Digest, Json, Scalar, canonical_json, parse_canonical
 from privacy.errors import IntegrityError, PrivetError
 from privacy.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from privacy.ledger import Spend
+    from privacy.redact import OutputRedactor
     from training.canaries import CanaryCoins
     from training.data import UnitData
     from training.models.text_mlp import TextMlp
@@ -82,11 +83,8 @@ def audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> St
 
 def _audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> StageOutput:
     trained = load_manifest(ctx.home, train_digest)
-    if (
-        trained.stage != "train"
-        or trained.inputs.get("protect") != protect_digest
-        or trained.policy_digest != ctx.policy_digest
-    ):
+    ours = trained.inputs.get("protect") == protect_digest and trained.policy_digest == ctx.policy_digest
+    if trained.stage != "train" or not ours:
         raise IntegrityError(
             "E-AUDIT-001", "the training result is not of this dataset and policy", "Audit the run that the digest belongs to"
         )
@@ -115,7 +113,8 @@ def _audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> S
         "redaction": _plain(ctx, "redaction", redaction),
     }
     ctx.progress("audit", 4, 4)
-    counted: dict[Outcome, int] = {o: sum(v.outcome == o for v in verdicts) for o in ("passed", "failed", "not_evaluated")}
+    outcomes: tuple[Outcome, ...] = ("passed", "failed", "not_evaluated")
+    counted: dict[str, Scalar] = {outcome: sum(v.outcome == outcome for v in verdicts) for outcome in outcomes}
     return StageOutput(outputs, {**counted, "claimed_epsilon": claim.epsilon, **_published(ctx, found)})
 
 
@@ -168,12 +167,8 @@ def bound_verdict(found: Sequence[Bound], claim: Claim, level: float, evidence: 
     value = gate[0].epsilon_lower_bound
     said = f"{value:.2f}" if value < bounds.EPSILON_CAP else f"at least {value:.0f}, the cap"
     if value > claim.epsilon:
-        return Verdict(
-            check,
-            "failed",
-            f"the epsilon lower bound is {said} at confidence {level:g}, above the claimed {claim.epsilon:g}",
-            evidence,
-        )
+        reason = f"the epsilon lower bound is {said} at confidence {level:g}, above the claimed {claim.epsilon:g}"
+        return Verdict(check, "failed", reason, evidence)
     return Verdict(
         check, "passed", f"epsilon {claim.epsilon:g} is not refuted at confidence {level:g} (lower bound {said})", evidence
     )
@@ -262,9 +257,7 @@ def _reveal_verdict(ctx: StageContext, trained: Manifest, train_digest: Digest, 
         return Verdict(check, "failed", "the revealed coins are not those that were committed to")
     if result is None or committed > result:
         return Verdict(check, "failed", "the journal holds the commitment only after the training")
-    return Verdict(
-        check, "passed", "the revealed coins open the commitment that the journal holds from before training", commitment
-    )
+    return Verdict(check, "passed", "the revealed coins open the commitment journalled before training", commitment)
 
 
 def _open_model(ctx: StageContext, trained: Manifest, protect_digest: Digest) -> tuple[TextMlp | None, UnitData | None]:
@@ -289,9 +282,7 @@ def _utility_verdict(ctx: StageContext, model: TextMlp | None, holdout: UnitData
     if found is None:
         return Verdict("audit.utility", "not_evaluated", "there is no model or no holdout unit to measure with")
     wanted = ctx.policy.audit.min_accuracy
-    said = (
-        f"accuracy {found.accuracy:.3f} on holdout units (always the commonest label: {found.majority:.3f}; wanted {wanted:g})"
-    )
+    said = f"accuracy {found.accuracy:.3f} on holdout units (commonest label: {found.majority:.3f}; wanted {wanted:g})"
     return Verdict("audit.utility", "passed" if found.accuracy >= wanted else "failed", said)
 
 
@@ -326,7 +317,7 @@ def _scan_outputs(
     return verdict, predictions, found.redaction_json(allowed)
 
 
-def _redactor(secrets: Sequence[str]) -> object:
+def _redactor(secrets: Sequence[str]) -> OutputRedactor:
     from privacy.detect import build_pattern_detector
     from privacy.redact import OutputRedactor
 
@@ -348,7 +339,7 @@ def _bounds_json(ctx: StageContext, claim: Claim, found: Sequence[Bound], probed
     }
 
 
-def _published(ctx: StageContext, found: Sequence[Bound]) -> dict[str, float]:
+def _published(ctx: StageContext, found: Sequence[Bound]) -> dict[str, Scalar]:
     level = ctx.policy.audit.report_level
     return {f"epsilon_lower_bound_{b.name}": b.epsilon_lower_bound for b in found if b.level == level}
 

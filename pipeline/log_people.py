@@ -1,7 +1,7 @@
 """Invented people for the log generator: every number passes its checksum, and none can belong to anybody.
 
-Guarantee: the same random source gives the same people. E-mail domains are reserved (RFC 2606), North American numbers are 555-01xx,
-Chinese resident numbers use a region code that was never assigned, cards carry test prefixes.
+Guarantee: the same random source gives the same people. E-mail domains are reserved (RFC 2606), North American
+numbers are 555-01xx, Chinese resident numbers use a region code that was never assigned, cards carry test prefixes.
 """
 
 from __future__ import annotations
@@ -9,26 +9,46 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-_EN_GIVEN = (
-    "Alice Bruno Carmen Dmitri Elena Farid Grace Hiro Ingrid Jamal Katya Liam Mei Nkechi Oscar Priya Quentin Rosa Samir Thandiwe Ursula Viktor "
-    "Wendy Ximena Yusuf Zofia Anders Beatriz Callum Deepa Emre Fiona Gustavo Hannah Ibrahim Jasmine Kenji Leila Marcus Naomi Olga Pavel Rajesh "
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+_EN_GIVEN = _words(
+    "Alice Bruno Carmen Dmitri Elena Farid Grace Hiro Ingrid Jamal Katya"
+    " Liam Mei Nkechi Oscar Priya Quentin Rosa Samir Thandiwe Ursula Viktor "
+    "Wendy Ximena Yusuf Zofia Anders Beatriz Callum Deepa Emre Fiona Gustavo"
+    " Hannah Ibrahim Jasmine Kenji Leila Marcus Naomi Olga Pavel Rajesh "
     "Sofia Tomas Uma Vanessa Walter Yasmin Zachary Siobhan Bronwyn Tariq Marisol Oluwaseun Freya"
-).split()
-_EN_FAMILY = (
-    "Adeyemi Baumgartner Castellano Dlamini Eriksson Fernandez Gallagher Haddad Ivanova Johansson Kowalski Lindqvist Montgomery Nakamura Okafor "
-    "Petrov Quintero Rosenberg Sandoval Thornton Underhill Venkatesan Whitaker Xavier Yamada Zimmerman Abernathy Blackwood Chaudhry Delacroix "
-    "Espinoza Fairbanks Greenwood Hollingsworth Iyer Jankowski Kensington Lombardi Macpherson Nwosu Oyelaran Pemberton Rasmussen Stavropoulos "
+)
+_EN_FAMILY = _words(
+    "Adeyemi Baumgartner Castellano Dlamini Eriksson Fernandez Gallagher"
+    " Haddad Ivanova Johansson Kowalski Lindqvist Montgomery Nakamura Okafor "
+    "Petrov Quintero Rosenberg Sandoval Thornton Underhill Venkatesan"
+    " Whitaker Xavier Yamada Zimmerman Abernathy Blackwood Chaudhry Delacroix "
+    "Espinoza Fairbanks Greenwood Hollingsworth Iyer Jankowski Kensington"
+    " Lombardi Macpherson Nwosu Oyelaran Pemberton Rasmussen Stavropoulos "
     "Smith Johnson Patel Nguyen Garcia Kim"
-).split()
-_ZH_FAMILY = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕".strip()
-_ZH_GIVEN = (
-    "建国 秀英 志强 丽华 晓东 雨桐 子涵 浩然 思远 佳怡 文博 梦洁 俊杰 欣妍 宇航 诗琪 明哲 雅婷 海涛 春梅 国栋 慧敏 天佑 若曦 嘉豪 静怡 立新 "
+)
+_ZH_FAMILY = "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕"
+_ZH_GIVEN = _words(
+    "建国 秀英 志强 丽华 晓东 雨桐 子涵 浩然 思远 佳怡 文博 梦洁 俊杰 欣妍"
+    " 宇航 诗琪 明哲 雅婷 海涛 春梅 国栋 慧敏 天佑 若曦 嘉豪 静怡 立新 "
     "晨曦 永康 婉清 泽宇 桂芳 锦程 紫萱 卫东 乐瑶"
-).split()
-_STREETS = "Juniper Maple Harbour Orchard Willow Cedar Kingsley Foxglove Beacon Chestnut Larkspur Mill Prospect Sycamore Tanglewood".split()
+)
+_STREETS = _words(
+    "Juniper Maple Harbour Orchard Willow Cedar Kingsley Foxglove Beacon Chestnut Larkspur Mill Prospect Sycamore Tanglewood"
+)
 _STREET_WORDS = ("Street", "Avenue", "Road", "Lane", "Drive", "Court", "Boulevard")
 _TOWNS = ("Springfield, IL 62704", "Dayton, OH 45402", "Eugene, OR 97401", "Albany, NY 12207", "Boise, ID 83702")
-_ZH_PLACES = ("浙江省杭州市西湖区", "江苏省南京市鼓楼区", "广东省深圳市南山区", "四川省成都市武侯区", "湖北省武汉市洪山区", "北京市海淀区")
+_ZH_PLACES = (
+    "浙江省杭州市西湖区",
+    "江苏省南京市鼓楼区",
+    "广东省深圳市南山区",
+    "四川省成都市武侯区",
+    "湖北省武汉市洪山区",
+    "北京市海淀区",
+)
 _ZH_ROADS = ("文三路", "中山北路", "科苑大道", "天府大道", "珞喻路", "学院路", "和平街", "解放路")
 _PLATE = "ABCDEFGHJKLMNPQRSTUVWXYZ0123456789"
 
@@ -68,7 +88,9 @@ SLOT_TYPES = {
     "mac": "MAC_ADDRESS",
 }
 # Slots whose values are distinctive enough to search for in every byte of a home.
-DISTINCTIVE = frozenset("name email phone card ssn iban customer user password cn_id bank_card plate token aws_key order".split())
+DISTINCTIVE = frozenset(
+    _words("name email phone card ssn iban customer user password cn_id bank_card plate token aws_key order")
+)
 
 
 def make_person(random: Random, number: int, language: str) -> Person:
@@ -80,7 +102,7 @@ def make_person(random: Random, number: int, language: str) -> Person:
         "card": _spaced(random, _card(random)),
         "order": random.choice(("ORD-2026-{:06d}", "SO{:08d}", "{:010d}")).format(random.randrange(100_000, 999_999)),
         "password": _password(random),
-        "ip": f"{random.choice((81, 109, 151, 203))}.{random.randrange(1, 255)}.{random.randrange(1, 255)}.{random.randrange(1, 255)}",
+        "ip": ".".join(str(random.randrange(81, 200)) for _ in range(4)),
         "mac": ":".join(f"{random.randrange(256):02x}" for _ in range(6)),
         "token": "ghp_" + "".join(random.choices("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789", k=36)),
         "aws_key": "AKIA" + "".join(random.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", k=16)),
@@ -125,7 +147,10 @@ def _chinese(random: Random, number: int) -> dict[str, str]:
         "phone": f"1{random.choice(('30', '38', '59', '86', '99'))}0000{random.randrange(10_000):04d}",
         "cn_id": _resident_id(random, f"{year}{month:02d}{day:02d}"),
         "bank_card": _with_luhn("628888" + _digits(random, 12)),
-        "plate": random.choice("京沪粤浙苏川鄂") + random.choice("ABCDEFG") + "".join(random.choices(_PLATE, k=4)) + _digits(random, 1),
+        "plate": random.choice("京沪粤浙苏川鄂")
+        + random.choice("ABCDEFG")
+        + "".join(random.choices(_PLATE, k=4))
+        + _digits(random, 1),
         "address": place,
         "dob": f"{year}年{month}月{day}日",
     }
@@ -167,4 +192,8 @@ def _resident_id(random: Random, born: str) -> str:
 
 
 def _password(random: Random) -> str:
-    return "".join(random.choices("abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ", k=6)) + _digits(random, 3) + random.choice("!#*_")
+    return (
+        "".join(random.choices("abcdefghjkmnpqrstuvwxyzABCDEFGHJKLMNPQRSTUVWXYZ", k=6))
+        + _digits(random, 3)
+        + random.choice("!#*_")
+    )

@@ -20,7 +20,18 @@ INTENTS = (
 
 FILLS: dict[str, dict[str, tuple[str, ...]]] = {
     "en": {
-        "item": ("headphones", "coffee grinder", "winter jacket", "desk lamp", "keyboard", "running shoes", "backpack", "kettle", "monitor", "blender"),
+        "item": (
+            "headphones",
+            "coffee grinder",
+            "winter jacket",
+            "desk lamp",
+            "keyboard",
+            "running shoes",
+            "backpack",
+            "kettle",
+            "monitor",
+            "blender",
+        ),
         "when": ("yesterday", "last week", "on Monday", "this morning", "two days ago", "a month ago", "on Friday"),
         "amount": ("$18", "$42.50", "$129", "$75.99", "$310", "60 euros"),
         "days": ("3", "5", "seven", "ten", "12"),
@@ -34,17 +45,42 @@ FILLS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 
 OPENERS: dict[str, tuple[str, ...]] = {
-    "en": ("hi", "Hello,", "good morning,", "hey there,", "Hi team,", "excuse me,", "ok so", "thanks for picking up,", "quick one:"),
+    "en": (
+        "hi",
+        "Hello,",
+        "good morning,",
+        "hey there,",
+        "Hi team,",
+        "excuse me,",
+        "ok so",
+        "thanks for picking up,",
+        "quick one:",
+    ),
     "zh": ("你好，", "您好，", "在吗，", "客服你好，", "打扰一下，", "请问，", "麻烦看一下，"),
 }
 
 CLOSERS: dict[str, tuple[str, ...]] = {
-    "en": ("thanks", "please help", "thank you in advance", "can you check?", "I'll wait", "cheers", "as soon as possible please"),
+    "en": (
+        "thanks",
+        "please help",
+        "thank you in advance",
+        "can you check?",
+        "I'll wait",
+        "cheers",
+        "as soon as possible please",
+    ),
     "zh": ("谢谢", "麻烦了", "请尽快处理", "帮我看看", "在线等", "辛苦了"),
 }
 
 AMBIGUOUS: dict[str, tuple[str, ...]] = {
-    "en": ("is anybody there?", "yes that is right", "can you look into it?", "still waiting", "ok, and now?", "I already told your colleague"),
+    "en": (
+        "is anybody there?",
+        "yes that is right",
+        "can you look into it?",
+        "still waiting",
+        "ok, and now?",
+        "I already told your colleague",
+    ),
     "zh": ("有人吗？", "对的", "能帮我看一下吗", "还在等", "好的，然后呢", "我已经跟你们同事说过了"),
 }
 

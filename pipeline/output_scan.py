@@ -111,7 +111,8 @@ def _card() -> str:
 
 def _resident_id() -> str:
     """A resident identity number with a valid check digit (GB 11643-1999)."""
-    body = f"110101{1950 + secrets.randbelow(50)}{1 + secrets.randbelow(12):02d}{1 + secrets.randbelow(28):02d}{secrets.randbelow(1000):03d}"
+    born = f"{1950 + secrets.randbelow(50)}{1 + secrets.randbelow(12):02d}{1 + secrets.randbelow(28):02d}"
+    body = f"110101{born}{secrets.randbelow(1000):03d}"
     weights = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
     total = sum(int(digit) * weight for digit, weight in zip(body, weights, strict=True))
     return body + "10X98765432"[total % 11]

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from pipeline.records import Rejected, as_json, decode, strict_json
 from pipeline.sources import RATIO_FLOOR, FileFault, SurveyedFile, open_beneath, plain_chunks, require_unchanged
@@ -203,8 +203,7 @@ def _parquet(folder: Path, file: SurveyedFile, source: Source) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     with os.fdopen(open_beneath(folder, file.name), "rb") as handle:
-        before = os.fstat(handle.fileno())
-        require_unchanged(before.st_size == file.size)
+        _require_as_surveyed(handle, file)
         try:
             table = pq.ParquetFile(handle, page_checksum_verification=True)
             _check_parquet(
@@ -219,8 +218,13 @@ def _parquet(folder: Path, file: SurveyedFile, source: Source) -> Iterator[Row]:
                     yield _parquet_row(number, values, source)
         except (pa.ArrowException, OSError, ValueError, OverflowError):
             raise FileFault("E-INGEST-154") from None
-        after = os.fstat(handle.fileno())
-        require_unchanged((before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, after.st_size))
+        _require_as_surveyed(handle, file)
+
+
+def _require_as_surveyed(handle: BinaryIO, file: SurveyedFile) -> None:
+    """Parquet is read out of order, so its digest can't be taken on the way; size and time of change stand for it."""
+    now = os.fstat(handle.fileno())
+    require_unchanged((now.st_size, now.st_mtime_ns) == (file.size, file.changed_ns))
 
 
 def _check_parquet(names: Sequence[str], groups: Sequence[pq.RowGroupMetaData], file: SurveyedFile, source: Source) -> None:

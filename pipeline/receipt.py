@@ -127,10 +127,10 @@ class ErasureReceipt:
 
     def lines(self) -> list[str]:
         """For a terminal; never shows the subject."""
-        head = f"erasure {self.case_id}: " + (
-            "done" if self.was_known else "nothing was found; a tombstone was set all the same"
-        )
-        lines = [head]
+        found = "done" if self.was_known else "nothing was found; a tombstone was set all the same"
+        if not self.datasets:
+            found = "nothing was found: this home holds no dataset yet, so there is no place for a tombstone either"
+        lines = [f"erasure {self.case_id}: {found}"]
         for dataset in self.datasets:
             lines.append(f"  {dataset.dataset}: {dataset.vault_records} originals destroyed, tombstone set")
         for artifact in self.artifacts:

@@ -15,7 +15,7 @@ from pipeline.assemble import read_trace
 from pipeline.claims import claim_of
 from pipeline.evidence import RunDigests, use_subject
 from pipeline.report_page import Basis, Figure, Report, Section
-from pipeline.report_plots import bounds_plot, budget_plot, counts_plot, utility_plot
+from pipeline.report_plots import bounds_plot, budget_plot, counts_plot, rounded_down, rounded_up, utility_plot
 from pipeline.stage import Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from privacy.accounting import MechanismTrace, privacy_statement
 from privacy.canonical import Digest, Json, Scalar, digest_of, parse_json
@@ -120,7 +120,7 @@ class _Facts:
 
     def _headline(self) -> tuple[Figure, ...]:
         trace, budget = self.trace, self.ctx.policy.budget
-        epsilon = "none" if trace is None else f"{trace.epsilon:.4g}"
+        epsilon = "none" if trace is None else f"{rounded_up(trace.epsilon):g}"
         passed = sum(v.outcome == "passed" for v in self.verdicts)
         found = self.manifests["protect"].facts.get("entities")
         return (
@@ -159,7 +159,7 @@ class _Facts:
         ]
         figures += [
             Figure("delta times population", f"{trace.delta * trace.population:.2g} (below 1)", "measured", source),
-            Figure("epsilon spent on the dataset by all runs", f"{spent:.4g}", "measured"),
+            Figure("epsilon spent on the dataset by all runs", f"{rounded_up(spent):g}", "measured"),
             Figure(
                 "epsilon cap of the dataset", f"{self.ctx.policy.budget.cap_epsilon:g}", "configured", self.ctx.policy_digest
             ),
@@ -303,8 +303,13 @@ def _lower_bounds(document: _Document) -> list[_Bound]:
     found = []
     for item in _items(document.value, "bounds"):
         match item:
-            case {"name": str(name), "level": int() | float() as level, "epsilon_lower_bound": int() | float() as value}:
-                found.append(_Bound(name, float(level), float(value), str(item.get("assumes", "nothing stated"))))
+            case {
+                "name": str(name),
+                "level": int() | float() as level,
+                "epsilon_lower_bound": int() | float() as value,
+                **rest,
+            }:
+                found.append(_Bound(name, float(level), float(value), str(rest.get("assumes", "nothing stated"))))
     return found
 
 
@@ -312,7 +317,7 @@ def _bound_figures(document: _Document) -> tuple[Figure, ...]:
     bounds = [
         Figure(
             f"epsilon lower bound, {b.name}, confidence {b.level:g}",
-            f"{b.value:.4g} (assumes {b.assumes})",
+            f"{rounded_down(b.value):g} (assumes {b.assumes})",
             "measured",
             document.digest,
         )

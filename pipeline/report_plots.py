@@ -6,6 +6,7 @@ Guarantee: the same numbers give the same bytes (no date, a fixed salt); labels 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -33,20 +34,30 @@ _STYLE = {
 Bar = tuple[str, float]
 
 
+def rounded_up(epsilon: float) -> float:
+    """To three decimals, as shown; a claim is never shown smaller than it is."""
+    return math.ceil(epsilon * 1000) / 1000
+
+
+def rounded_down(bound: float) -> float:
+    """To three decimals, as shown; a lower bound is never shown larger than it is."""
+    return math.floor(bound * 1000) / 1000
+
+
 def budget_plot(spent: float, this_model: float, cap: float, unit: str) -> Plot:
     """Budget spent on the dataset against its cap; epsilon, per privacy unit."""
-    bars = [("this model", this_model), ("all runs on the dataset", spent)]
-    caption = f"Privacy budget per {unit}: epsilon {spent:.4g} of the cap {cap:.4g} is spent."
+    bars = [("this model", rounded_up(this_model)), ("all runs on the dataset", rounded_up(spent))]
+    caption = f"Privacy budget per {unit}: epsilon {rounded_up(spent):g} of the cap {cap:.4g} is spent."
     return _horizontal(caption, bars, "epsilon", line=(cap, f"cap {cap:.4g}"), colour=_GREEN)
 
 
 def bounds_plot(bounds: Sequence[Bar], claim: float) -> Plot:
     """Epsilon lower bounds of the audit against the claim; a bar past the line would refute the claim."""
+    bounds = [(name, rounded_down(value)) for name, value in bounds]
     highest = max((value for _, value in bounds), default=0.0)
-    caption = (
-        f"Epsilon lower bounds of the audit (highest {highest:.4g}) against the claim {claim:.4g}; a bound is not a proof."
-    )
-    return _horizontal(caption, bounds, "epsilon", line=(claim, f"claim {claim:.4g}"), colour=_BLUE)
+    said = f"highest {highest:g}, claim {rounded_up(claim):g}"
+    caption = f"Epsilon lower bounds of the audit against the claim ({said}); a bound is not a proof."
+    return _horizontal(caption, bounds, "epsilon", line=(claim, f"claim {rounded_up(claim):g}"), colour=_BLUE)
 
 
 def counts_plot(counts: Sequence[Bar]) -> Plot:
@@ -76,7 +87,7 @@ def _horizontal(
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # the stubs want literal keys
-        figure = Figure(figsize=(5.6, 0.95 + 0.36 * max(1, len(bars))), layout="constrained")
+        figure = Figure(figsize=(5.6, 0.95 + 0.36 * max(1, len(bars) + (line is not None))), layout="constrained")
         axes = figure.add_subplot()
         _draw(axes, bars, line, limit, colour)
         axes.set_xlabel(axis)
@@ -91,9 +102,9 @@ def _draw(axes: Axes, bars: Sequence[Bar], line: tuple[float, str] | None, limit
     over = [colour if line is None or value <= line[0] else _RED for value in values]
     axes.barh(range(len(bars)), values, color=over, height=0.62, zorder=2)
     axes.set_yticks(range(len(bars)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(bars) - 0.5, -0.5 if line is None else -1.05)  # first bar on top, room for the line's label
     for row, value in enumerate(values):
-        text = f"{value:,.0f}" if value >= 100 or float(value).is_integer() else f"{value:.3g}"
+        text = f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3f}".rstrip("0")
         axes.annotate(text, (value, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9, zorder=3)
     if line is not None:
         axes.axvline(line[0], color=_RED, linestyle="--", linewidth=1.2, zorder=1)

@@ -17,7 +17,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal
@@ -53,6 +53,7 @@ class SurveyedFile:
     size: int
     digest: Digest | None  # over the stored (compressed) bytes; None when it can't be read
     fault: str | None
+    changed_ns: int = 0  # modification time before it was hashed
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def survey(folder: Path, source: Source) -> Survey:
     for name in _select(folder, source.files):
         entry = _survey_file(folder, name, source)
         if entry.fault is None and entry.digest in first_with and entry.size:
-            entry = SurveyedFile(name, entry.size, entry.digest, "E-INGEST-155")
+            entry = replace(entry, fault="E-INGEST-155")
         if entry.fault is None and entry.digest is not None:
             first_with.add(entry.digest)
         found.append(entry)
@@ -101,19 +102,19 @@ def open_beneath(folder: Path, name: str) -> int:
     """A read-only descriptor of a regular file below `folder`. Raises FileFault E-INGEST-150 or -151."""
     parts = name.split("/")
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO must not hang the worker
-    current = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    handles: list[int] = []
     try:
+        handles.append(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         for part in parts[:-1]:
-            below = os.open(part, flags | os.O_DIRECTORY, dir_fd=current)
-            os.close(current)
-            current = below
-        handle = os.open(parts[-1], flags, dir_fd=current)
+            handles.append(os.open(part, flags | os.O_DIRECTORY, dir_fd=handles[-1]))
+        handle = os.open(parts[-1], flags, dir_fd=handles[-1])
     except OSError as error:
         # ELOOP is what O_NOFOLLOW answers for a link (ENOTDIR for one in the middle); ENXIO is a socket.
         special = error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO)
         raise FileFault("E-INGEST-150" if special else "E-INGEST-151") from None
     finally:
-        os.close(current)
+        for opened in handles:
+            os.close(opened)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise FileFault("E-INGEST-150")
@@ -177,7 +178,8 @@ def _survey_file(folder: Path, name: str, source: Source) -> SurveyedFile:
         handle = open_beneath(folder, name)
     except FileFault as fault:
         return SurveyedFile(name, 0, None, fault.code)
-    size = os.fstat(handle).st_size
+    found = os.fstat(handle)
+    size = found.st_size
     fault_code: str | None = None
     with closing(StoredBytes(handle, size)) as stored:
         try:
@@ -193,7 +195,7 @@ def _survey_file(folder: Path, name: str, source: Source) -> SurveyedFile:
                 pass
         except FileFault as fault:
             return SurveyedFile(name, size, None, fault.code)
-        return SurveyedFile(name, size, stored.digest(), fault_code)
+        return SurveyedFile(name, size, stored.digest(), fault_code, found.st_mtime_ns)
 
 
 def _decompress(stored: StoredBytes, codec: Codec, allowed: int) -> Iterator[bytes]:

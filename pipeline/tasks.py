@@ -42,6 +42,8 @@ def value_free(call: Callable[_P, _R]) -> Callable[_P, _R]:
             return call(*args, **kwargs)
         except PrivetError as error:
             fault: PrivetError = error
+            for reason in getattr(error, "details", ()):  # a refused release has many
+                log.error("%s", reason)
         except Exception as error:
             fault = EnvironmentFault(
                 "E-INTERNAL-001",

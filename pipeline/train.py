@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, calibrate_noise, recompute_epsilon
-from privacy.canonical import Digest, Json, canonical_json, digest_of
+from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_of
 from privacy.errors import DataError, GateClosed, IntegrityError
 from privacy.gates import Requirement, decide_gate
 from privacy.noise import NOISE_SOURCE, SAMPLER
@@ -181,7 +181,7 @@ def _output(ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome,
         "audit_trace": _sealed(ctx, "audit_trace", _audit_trace(outcome)),
         "metrics": _plain(ctx, "metrics", _metrics(trace, found)),
     }
-    facts = {
+    facts: dict[str, Scalar] = {
         "mechanism": trace.mechanism,
         "epsilon": trace.epsilon,
         "delta": trace.delta,

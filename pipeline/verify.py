@@ -35,6 +35,7 @@ from privacy.accounting import recompute_epsilon
 from privacy.canonical import Digest, Json
 from privacy.errors import PrivetError
 from privacy.gates import Approval, GateName, decide_gate
+from privacy.journal import Entry
 from privacy.signing import TrustRoot
 from privacy.verdict import Outcome, Verdict
 
@@ -202,6 +203,7 @@ def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
     for verdict in recorded:
         rows.gate(verdict.check, lambda verdict=verdict: _coded(verdict))  # type: ignore[misc]
     rows.gate("lower bounds against the claim", lambda: _bounds_refute(evidence))
+    rows.gate("canary coins committed before training", lambda: _committed(evidence))
     rows.gate("use gate", lambda: _use_gate(evidence))
     rows.gate("release gate", lambda: _decide(evidence, "release", evidence.root, as_of))
 
@@ -240,6 +242,27 @@ def _bounds_refute(evidence: Evidence) -> Verdict:
     return Verdict(name, "passed", f"epsilon {claim:.6f} is not refuted (lower bound {max(highest):g} at confidence {level})")
 
 
+def _committed(evidence: Evidence) -> Verdict:
+    """Coins drawn after the training could be drawn to look well."""
+    name, facts = "canaries", evidence.manifests["train"].get("facts")
+    commitment = facts.get("canary_commitment") if isinstance(facts, dict) else None
+    if not isinstance(commitment, str):
+        return Verdict(name, "not_evaluated", "E-CLAIM-019: the training names no commitment to its canary coins")
+    entries = journal_entries(evidence)
+    if any(
+        e.kind == "canary_commitment" and e.facts.get("commitment") == commitment
+        for e in entries[: _trained(evidence, entries)]
+    ):
+        return Verdict(name, "passed", "the journal has the commitment before the training result")
+    return Verdict(name, "failed", "E-CLAIM-019: the journal has no commitment to the canary coins before the training")
+
+
+def _trained(evidence: Evidence, entries: list[Entry]) -> int:
+    """How many entries of the segment come before the training result; 0 when it is not there."""
+    own = evidence.block.manifests["train"]
+    return next((n for n, e in enumerate(entries) if e.kind == "stage" and e.facts.get("manifest") == own), 0)
+
+
 def _validation(evidence: Evidence) -> Verdict:
     facts = evidence.manifests["validate"].get("facts")
     said = facts.get("verdict") if isinstance(facts, dict) else None
@@ -252,10 +275,8 @@ def _validation(evidence: Evidence) -> Verdict:
 
 def _use_gate(evidence: Evidence) -> Verdict:
     """Use is judged as of the training, and counts only approvals that the journal has before it."""
-    own = evidence.block.manifests
     entries = journal_entries(evidence)
-    trained = next((e.seq for e in entries if e.kind == "stage" and e.facts.get("manifest") == own["train"]), -1)
-    in_time = {e.facts.get("envelope") for e in entries if e.kind == "approval" and e.seq < trained}
+    in_time = {e.facts.get("envelope") for e in entries[: _trained(evidence, entries)] if e.kind == "approval"}
     return _decide(evidence, "use", evidence.use_subject, moment(str(evidence.manifests["train"].get("created_at"))), in_time)
 
 

@@ -44,7 +44,8 @@ _EPSILON_STEPS = 10**6
 _NOISE_STEPS = 10**4
 _NOISE_MAX = 10**4  # larger multipliers than 10 000 mean that the request makes no sense
 _ORDERS = np.array(ORDERS)
-_MARGIN = 1e-13  # on log A, above the rounding of doubles in either way of computing it
+_MARGIN = 1e-13  # on log A; with the relative one above the rounding of doubles in either way of computing it
+_RELATIVE_MARGIN = 1e-11  # the logarithms of factorials up to 1024! lose that much
 _SIGMA_QUADRATURE = 0.1  # below it the grid would be long and no such mechanism is private: bounds only
 _FLOATING_POINT_NOTE = "Floating-point effects of noise sampling are outside this figure."
 
@@ -138,11 +139,11 @@ def rdp_poisson_gaussian(sampling_probability: float, noise_multiplier: float) -
 def charge_vector(sampling_probability: float, noise_multiplier: float) -> tuple[int, ...]:
     """The same as whole units of 1e-12: exact to add up, whatever the number of steps."""
     _check_mechanism(sampling_probability, noise_multiplier)
-    if sampling_probability == 1.0:
-        rdp = _ORDERS / (2 * noise_multiplier**2)  # the Gaussian mechanism itself
+    if sampling_probability == 1.0:  # the Gaussian mechanism itself
+        log_a = _ORDERS * (_ORDERS - 1) / (2 * noise_multiplier**2)
     else:
         log_a = _log_a(sampling_probability, noise_multiplier)
-        rdp = (log_a * (1 + 1e-12) + _MARGIN) / (_ORDERS - 1)
+    rdp = (log_a * (1 + _RELATIVE_MARGIN) + _MARGIN) / (_ORDERS - 1)
     return tuple(math.ceil(r * UNITS) if r < _NO_BOUND / UNITS else _NO_BOUND for r in rdp.tolist())
 
 

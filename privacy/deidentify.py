@@ -1,7 +1,7 @@
 """Replaces findings by typed placeholders; what was found does not survive, and a second pass changes nothing.
 
-Guarantee: every span handed in is replaced as its treatment says; `keep` alone leaves the text. A placeholder follows the closed
-grammar `<TYPE>`, `<TYPE_hex6>` or `<TYPE:detail>` that detectors never search, so de-identification is idempotent.
+Guarantee: every span handed in is replaced as its treatment says; `keep` alone leaves the text. A placeholder follows the
+closed grammar `<TYPE>`, `<TYPE_hex6>` or `<TYPE:detail>` that detectors never search, so de-identification is idempotent.
 Pseudonyms are keyed (HMAC-SHA-256, cut to 24 bits): stable for one key, useless without it; two values may share one.
 Not covered: this is pseudonymisation, not anonymisation; text around the placeholders may still point to a person.
 """
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 TREATMENTS = ("redact", "mask", "pseudonym", "generalise", "keep")
 _TAIL_TYPES = frozenset({"CREDIT_CARD", "CN_BANK_CARD", "PHONE_NUMBER", "IBAN", "ACCOUNT_NUMBER", "ORDER_NUMBER"})
 _TAIL_MIN_SIGNS = 10  # a tail of four is shown only when at least six signs stay hidden
-_MONTHS = {m: i for i, m in enumerate("jan feb mar apr may jun jul aug sep oct nov dec".split(), start=1)}
+_MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTHS = {m: i for i, m in enumerate(_MONTH_NAMES, start=1)}
 
 
 class Deidentifier:

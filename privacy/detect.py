@@ -10,6 +10,7 @@ Not covered: what no rule knows. Recall is measured, never assumed; see docs/gua
 from __future__ import annotations
 
 import re
+from bisect import bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -32,7 +33,7 @@ _NER_SCORE = 0.6
 _NER_ENTITIES = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION"}
 _STOCK = ("CRYPTO", "US_ITIN")
 _ECHO_MIN = 4
-_TRUECASE_SCORE = 0.5
+_TRUECASE_SCORE = 0.6
 _TRUECASE_WORDS = 8
 _WORD_START = re.compile(r"(?<![a-z'])[a-z]")
 
@@ -146,7 +147,9 @@ class ComposedDetector:
         """Findings by text. Raises UsageError E-DETECT-002 when `language` was not asked for at build time."""
         if language not in self._languages:
             raise UsageError(
-                "E-DETECT-002", "a language without recognizers was asked for", f"Use one or more of {', '.join(self._languages)}"
+                "E-DETECT-002",
+                "a language without recognizers was asked for",
+                f"Use one or more of {', '.join(self._languages)}",
             )
         if language != "en" or self._engine is None:
             return self._patterns.analyze_batch(texts, language)
@@ -177,6 +180,7 @@ class ComposedDetector:
         chosen = [i for i, text in enumerate(texts) if text.isascii() and text.islower() and text.count(" ") < _TRUECASE_WORDS]
         raised = [_WORD_START.sub(lambda match: match.group().upper(), texts[i]) for i in chosen]
         found: dict[int, list[Finding]] = {}
+        assert self._engine.analyzer_engine is not None
         pipe = self._engine.analyzer_engine.nlp_engine.process_batch(raised, "en", batch_size=_BATCH)
         for index, (_, artifacts) in zip(chosen, pipe, strict=True):
             names = [e for e in artifacts.entities if e.label_ == "PERSON" and _all_name_like(e.text)]
@@ -188,18 +192,17 @@ class ComposedDetector:
 
 def resolve(text: str, findings: Iterable[Finding], taken: Iterable[Finding] = ()) -> list[Finding]:
     """Apply the overlap rule; spans of `taken` and placeholders of the text are occupied beforehand. Sorted."""
-    occupied = [(f.start, f.end) for f in taken]
+    spans = [(f.start, f.end) for f in taken]
     if "<" in text:
-        occupied += [m.span() for m in PLACEHOLDER.finditer(text)]
+        spans += [m.span() for m in PLACEHOLDER.finditer(text)]
+    occupied = sorted(spans)
     accepted: list[Finding] = []
     for finding in sorted(findings, key=lambda f: (-f.score, f.start - f.end, f.start, f.entity)):
         for start, end in _subtract(finding.start, finding.end, occupied):
             start, end = _trim(text, start, end)
             if start < end:
-                accepted.append(
-                    Finding(start, end, finding.entity, finding.score, finding.recognizer, finding.version)
-                )
-                occupied.append((start, end))
+                accepted.append(Finding(start, end, finding.entity, finding.score, finding.recognizer, finding.version))
+                insort(occupied, (start, end))
     return sorted(accepted, key=lambda f: f.start)
 
 
@@ -221,12 +224,15 @@ def echoes(text: str, findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _subtract(start: int, end: int, occupied: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What is left of [start, end) outside the occupied spans."""
+    """What is left of [start, end) outside the occupied spans, which are sorted and do not overlap."""
     pieces = []
-    for left, right in sorted((a, b) for a, b in occupied if a < end and b > start):
+    index = max(0, bisect_right(occupied, (start, start)) - 1)
+    while index < len(occupied) and occupied[index][0] < end:
+        left, right = occupied[index]
         if left > start:
             pieces.append((start, left))
         start = max(start, right)
+        index += 1
     if start < end:
         pieces.append((start, end))
     return pieces

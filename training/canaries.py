@@ -1,9 +1,9 @@
-"""Dirac canaries: extra privacy units whose gradient is one coordinate, larger than the clipping norm, in or out by secret coins.
+"""Dirac canaries: extra units whose gradient is one coordinate, larger than the clipping norm, in or out by secret coins.
 
 Guarantee: the commitment is fixed before training and opens to one set of coins only; a canary touches no parameter that
 leaves, because its embedding is dropped before the model artifact is written.
 Assumption: the coins stay secret until the audit; they are kept sealed, never in logs, metrics or XCom.
-Source: disjoint coordinates after Keinan, Shenfeld and Ligett 2025 (2503.07199); one run after Steinke et al. 2023 (2305.08846).
+Source: disjoint coordinates, Keinan, Shenfeld and Ligett 2025 (2503.07199); one run, Steinke et al. 2023 (2305.08846).
 """
 
 from __future__ import annotations

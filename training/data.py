@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ import numpy.typing as npt
 from privacy.errors import DataError
 
 IGNORED = -100  # label of an absent record; cross entropy skips it
+_CJK = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _PIECE = re.compile(
-    r"<([A-Za-z][A-Za-z_]*?)(?:_[0-9a-f]{4,})?>|([\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)|(\d+)|([^\W\d_]+(?:'[^\W\d_]+)?)"
+    r"<([A-Za-z][A-Za-z_]*?)(?:_[0-9a-f]{4,})?>"  # the placeholder of a de-identified value
+    rf"|([{_CJK}]+)|(\d+)|([^\W\d_{_CJK}]+(?:'[^\W\d_{_CJK}]+)?)"
 )
 
 
@@ -57,7 +60,7 @@ def features(text: str) -> list[str]:
         placeholder, cjk, digits, word = match.groups()
         if cjk:
             singles.extend(cjk)
-            pairs.extend(a + b for a, b in zip(cjk, cjk[1:], strict=False))
+            pairs.extend(a + b for a, b in itertools.pairwise(cjk))
             previous = ""
             continue
         piece = f"<{placeholder.lower()}>" if placeholder else "#" if digits else word.lower()

@@ -82,7 +82,7 @@ class SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         sizes = [p.numel() for p in self.params]
         drawn = torch.from_numpy(self.noise.draw(self.step_number, sum(sizes)))
         scale = self.noise_multiplier * self.max_grad_norm
-        for parameter, part in zip(self.params, drawn.split(sizes), strict=True):
+        for parameter, part in zip(self.params, torch.split(drawn, sizes), strict=True):
             shaped = part.view_as(parameter).to(parameter.device)
             parameter.grad = parameter.summed_grad.view_as(parameter) + scale * shaped
 
@@ -188,13 +188,19 @@ class PrivateEngine(Engine):
         return bad
 
     def _clip(self, units: int) -> int:
-        parameters = self.private.params
+        """Clip the per-unit gradients at hand and add them to the sums; the embedding's rows go where they belong."""
+        table = self.model.embedding.weight
+        touched = self.model.embedding.touched if units else torch.zeros(1, dtype=torch.int64)
         if units == 0:
-            for parameter in parameters:  # Opacus gives an Embedding one row for an empty batch, a Linear none
-                parameter.grad_sample = torch.zeros((0, *parameter.shape), device=parameter.device)
-        bad = zero_non_finite(parameters)
+            for parameter in self.private.params:  # Opacus gives an embedding one row for an empty batch, a Linear none
+                shape = (1, *table.shape[1:]) if parameter is table else parameter.shape
+                parameter.grad_sample = torch.zeros((0, *shape), device=parameter.device)
+        bad = zero_non_finite(self.private.params)
+        whole = torch.zeros_like(table) if table.summed_grad is None else table.summed_grad
+        table.summed_grad = None
         self.clip_gradients()
-        for parameter in parameters:
+        table.summed_grad = whole.index_add_(0, touched.to(table.device), table.summed_grad)
+        for parameter in self.private.params:
             parameter.grad_sample = None
         return bad
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from privacy.recognizers.identifiers import DATE
+from privacy.recognizers.numbers import DATE
 from privacy.recognizers.spec import HAN, RIGHT, Candidate, Recognizer, compiled, luhn
 
 _SURNAMES = (
@@ -19,15 +19,38 @@ _SURNAMES = (
 )
 _DOUBLE = "欧阳|司马|上官|诸葛|东方|皇甫|尉迟|公孙|慕容|令狐|司徒|长孙|夏侯|端木"
 _PROVINCES = (
-    "北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南|陕西|甘肃|青海|台湾"
+    "北京|天津|上海|重庆|河北|山西|辽宁|吉林|黑龙江|江苏|浙江|安徽|福建"
+    "|江西|山东|河南|湖北|湖南|广东|海南|四川|贵州|云南|陕西|甘肃|青海|台湾"
     "|内蒙古|广西|西藏|宁夏|新疆|香港|澳门"
 )
 _AFTER_NAME = (
-    r"(?=[^" + HAN + r"]|$|手机|电话|身份|证件|的|是|在|我|想|要|先生|女士|小姐|号码|联系|住|地址|邮箱|订单|账|卡|请|您|你|和|与|尾号|麻烦|能|可以|密码|出生|生日"
+    r"(?=[^" + HAN + r"]|$|手机|电话|身份|证件|的|是|在|我|想|要|先生|女士|小姐|号码|联系|住"
+    r"|地址|邮箱|订单|账|卡|请|您|你|和|与|尾号|麻烦|能|可以|密码|出生|生日"
     r"|已|于|说|来|去|,|。)"
 )
-_NAME = r"((?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"·]{1,2}?" + _AFTER_NAME + r"|(?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"]{2})"
-_NOT_NAMES = compiled(r"^(?:车牌|高兴|何时|何种|常见|方便|安全|成功|时间|时候|任何|文件|包裹|包含|单号|单独|强制|解决|关于|向您|严重|温馨|金额|管理|项目|路由|白色|全部|华为|查询|查看|查一|成为|于是|易碎|边上|盛大|万一|武汉|安徽|江苏|江西|石家庄|马上|毛病|宁波|周[一二三四五六日末])")
+_NAME = (
+    r"((?:"
+    + _DOUBLE
+    + r"|["
+    + _SURNAMES
+    + r"])["
+    + HAN
+    + r"·]{1,2}?"
+    + _AFTER_NAME
+    + r"|(?:"
+    + _DOUBLE
+    + r"|["
+    + _SURNAMES
+    + r"])["
+    + HAN
+    + r"]{2})"
+)
+_NOT_NAMES = compiled(
+    r"^(?:车牌|高兴|何时|何种|常见|方便|安全|成功|时间|时候|任何|文件"
+    r"|包裹|包含|单号|单独|强制|解决|关于|向您|严重|温馨|金额|管理|项目"
+    r"|路由|白色|全部|华为|查询|查看|查一|成为|于是|易碎|边上|盛大|万一"
+    r"|武汉|安徽|江苏|江西|石家庄|马上|毛病|宁波|周[一二三四五六日末])"
+)
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _USCC_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
 _NUMBER = r"[\s:=#,]{0,3}(?:号码|编号|号|后四位|尾号|末四位|ID|id)?[\s:=#,]{0,3}(?:是|为|:)?[\s:=#,]{0,3}"
@@ -76,7 +99,11 @@ def _person(found: Candidate) -> float:
 
 def _trim_address(found: Candidate) -> tuple[int, int] | None:
     """The greedy left side swallows the sentence before the address; cut after the last word that introduces one."""
-    cues = list(compiled(r"地址|住址|住在|寄到|寄往|送到|送至|发到|改成|改为|换成|位于|搬到|家在|是|在|为|到|至|[:,。;]").finditer(found.value))
+    cues = list(
+        compiled(r"地址|住址|住在|寄到|寄往|送到|送至|发到|改成|改为|换成|位于|搬到|家在|是|在|为|到|至|[:,。;]").finditer(
+            found.value
+        )
+    )
     kept = [m.end() for m in cues if found.end - found.start - m.end() >= 4 and m.end() <= 24]
     start = found.start + (kept[-1] if kept else 0)
     return (start, found.end) if start < found.end else None
@@ -118,13 +145,18 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_bank_card",
         "CN_BANK_CARD",
-        compiled(r"(?<![0-9A-Za-z_.-])62(?:[0-9]{14,17}|[0-9]{2}(?: [0-9]{4}){3}(?: [0-9]{1,3})?|[0-9]{2}(?:-[0-9]{4}){3})(?![0-9A-Za-z_])"),
+        compiled(
+            r"(?<![0-9A-Za-z_.-])62(?:[0-9]{14,17}|[0-9]{2}(?: [0-9]{4}){3}(?: [0-9]{1,3})?"
+            r"|[0-9]{2}(?:-[0-9]{4}){3})(?![0-9A-Za-z_])"
+        ),
         1.0,
         "UnionPay prefix, length and Luhn",
         check=_bank_card,
         digits=16,
     ),
-    _cued("cn_bank_card_cue", "CN_BANK_CARD", "银行卡|储蓄卡|信用卡|借记卡|卡号|卡", r"[0-9](?:[ -]?[0-9]){3,18}", ("卡",), 0.72),
+    _cued(
+        "cn_bank_card_cue", "CN_BANK_CARD", "银行卡|储蓄卡|信用卡|借记卡|卡号|卡", r"[0-9](?:[ -]?[0-9]){3,18}", ("卡",), 0.72
+    ),
     Recognizer(
         "cn_mobile",
         "PHONE_NUMBER",
@@ -137,7 +169,10 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_landline",
         "PHONE_NUMBER",
-        compiled(r"(?<![0-9A-Za-z_.-])(?:\(0[1-9][0-9]{1,2}\) ?|0[1-9][0-9]{1,2}[- ])[2-9][0-9]{6,7}(?:-[0-9]{1,5})?(?![0-9A-Za-z_-])"),
+        compiled(
+            r"(?<![0-9A-Za-z_.-])(?:\(0[1-9][0-9]{1,2}\) ?"
+            r"|0[1-9][0-9]{1,2}[- ])[2-9][0-9]{6,7}(?:-[0-9]{1,5})?(?![0-9A-Za-z_-])"
+        ),
         0.8,
         "no checksum exists; area code and seven or eight digits decide",
         digits=10,
@@ -146,7 +181,8 @@ CHINESE: tuple[Recognizer, ...] = (
         "cn_plate",
         "CN_LICENSE_PLATE",
         compiled(
-            r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼使领][A-HJ-NP-Z][·.\- ]?(?=[A-Z0-9]{0,5}[0-9])[A-HJ-NP-Z0-9]{4,5}[A-HJ-NP-Z0-9挂学警港澳](?![0-9A-Za-z])"
+            r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘晋蒙陕吉闽贵粤青藏川宁琼使领][A-HJ-NP-Z]"
+            r"[·.\- ]?(?=[A-Z0-9]{0,5}[0-9])[A-HJ-NP-Z0-9]{4,5}[A-HJ-NP-Z0-9挂学警港澳](?![0-9A-Za-z])"
         ),
         0.9,
         "no checksum exists; province character, letter and five or six signs (GA 36) decide",
@@ -157,7 +193,8 @@ CHINESE: tuple[Recognizer, ...] = (
         "cn_person_cue",
         "PERSON",
         compiled(
-            r"(?:我叫|我是|我的名字叫?|本人叫?|姓名|名字|联系人|收件人|收货人|寄件人|持卡人|开户人|户名|申请人|投保人|乘客|患者|署名|称呼)[\s:]{0,3}(?:是|为|叫|改成|改为)?[\s:]{0,2}" + _NAME
+            r"(?:我叫|我是|我的名字叫?|本人叫?|姓名|名字|联系人|收件人|收货人|寄件人|持卡人|开户人"
+            r"|户名|申请人|投保人|乘客|患者|署名|称呼)[\s:]{0,3}(?:是|为|叫|改成|改为)?[\s:]{0,2}" + _NAME
         ),
         0.75,
         "no checksum in a name; cue word and surname lexicon decide",
@@ -168,7 +205,17 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_person_title",
         "PERSON",
-        compiled(r"(?<![" + HAN + r"])(?:(?:我姓|找|请|给|跟|叫)?)((?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"]{0,2}?(?:先生|女士|小姐|太太))"),
+        compiled(
+            r"(?<!["
+            + HAN
+            + r"])(?:(?:我姓|找|请|给|跟|叫)?)((?:"
+            + _DOUBLE
+            + r"|["
+            + _SURNAMES
+            + r"])["
+            + HAN
+            + r"]{0,2}?(?:先生|女士|小姐|太太))"
+        ),
         0.65,
         "no checksum in a name; surname and title decide",
         group=1,
@@ -179,7 +226,17 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_person_contact",
         "PERSON",
-        compiled(r"(?<![" + HAN + r"])((?:" + _DOUBLE + r"|[" + _SURNAMES + r"])[" + HAN + r"]{1,2})(?=[\s,、:]{0,2}(?:\+?(?:86[ -]?)?1[3-9][0-9]{9}|[1-9][0-9]{16}[0-9Xx]))"),
+        compiled(
+            r"(?<!["
+            + HAN
+            + r"])((?:"
+            + _DOUBLE
+            + r"|["
+            + _SURNAMES
+            + r"])["
+            + HAN
+            + r"]{1,2})(?=[\s,、:]{0,2}(?:\+?(?:86[ -]?)?1[3-9][0-9]{9}|[1-9][0-9]{16}[0-9Xx]))"
+        ),
         0.7,
         "no checksum in a name; a surname and a number of a person right after it decide",
         group=1,
@@ -190,7 +247,8 @@ CHINESE: tuple[Recognizer, ...] = (
         "cn_street_address",
         "ADDRESS",
         compiled(
-            r"[" + HAN + r"0-9]{2,36}?(?:路|街|大道|巷|胡同|弄|村|道|园|苑|小区|花园|大厦|广场)\s?[0-9A-Za-z]{1,6}(?:-[0-9]{1,5})?(?:号楼|号院|号|弄|栋|幢|座|室)"
+            r"[" + HAN + r"0-9]{2,36}?(?:路|街|大道|巷|胡同|弄|村|道|园|苑|小区|花园|大厦"
+            r"|广场)\s?[0-9A-Za-z]{1,6}(?:-[0-9]{1,5})?(?:号楼|号院|号|弄|栋|幢|座|室)"
             r"(?:[" + HAN + r"]{0,10}?[0-9A-Za-z-]{0,6}(?:号楼|栋|幢|单元|室|层|号|座|楼)){0,4}"
         ),
         0.8,
@@ -204,16 +262,48 @@ CHINESE: tuple[Recognizer, ...] = (
         "cn_region",
         "LOCATION",
         compiled(
-            r"(?:" + _PROVINCES + r")(?:省|市|自治区|特别行政区|壮族自治区|回族自治区|维吾尔自治区)?[" + HAN + r"]{1,6}?(?:市|区|县|州|盟|旗)(?:[" + HAN + r"]{1,6}?(?:区|县|镇|乡|街道|村))?"
+            r"(?:"
+            + _PROVINCES
+            + r")(?:省|市|自治区|特别行政区|壮族自治区|回族自治区|维吾尔自治区)?["
+            + HAN
+            + r"]{1,6}?(?:市|区|县|州|盟|旗)(?:["
+            + HAN
+            + r"]{1,6}?(?:区|县|镇|乡|街道|村))?"
         ),
         0.6,
         "no checksum; a province of the closed list with a city or district",
         han=True,
     ),
-    _cued("cn_order_cue", "ORDER_NUMBER", "订单|单号|运单|快递单|发票|工单|退款单|流水", r"[0-9A-Za-z]{0,6}-?[0-9][0-9A-Za-z-]{3,24}", ("单", "发票", "流水")),
-    _cued("cn_customer_cue", "CUSTOMER_NUMBER", "客户|会员|用户|工号|学号|病历", r"[0-9A-Za-z]{0,6}-?[0-9][0-9A-Za-z-]{2,24}", ("客户", "会员", "用户", "工号", "学号", "病历")),
-    _cued("cn_account_cue", "ACCOUNT_NUMBER", "账号|帐号|账户|帐户|尾号|后四位|末四位|社保|公积金", r"[0-9](?:[ -]?[0-9]){2,23}", ("号", "户", "位", "社保", "公积金"), 0.7),
-    _cued("cn_username_cue", "USERNAME", "账号|帐号|用户名|登录名|微信|QQ|支付宝|昵称|抖音|微博", r"(?=[0-9A-Za-z_.@-]{0,40}[0-9_])[A-Za-z0-9_][0-9A-Za-z_.@-]{3,40}", ("号", "名", "微信", "qq", "支付宝", "昵称", "抖音", "微博"), 0.68),
+    _cued(
+        "cn_order_cue",
+        "ORDER_NUMBER",
+        "订单|单号|运单|快递单|发票|工单|退款单|流水",
+        r"[0-9A-Za-z]{0,6}-?[0-9][0-9A-Za-z-]{3,24}",
+        ("单", "发票", "流水"),
+    ),
+    _cued(
+        "cn_customer_cue",
+        "CUSTOMER_NUMBER",
+        "客户|会员|用户|工号|学号|病历",
+        r"[0-9A-Za-z]{0,6}-?[0-9][0-9A-Za-z-]{2,24}",
+        ("客户", "会员", "用户", "工号", "学号", "病历"),
+    ),
+    _cued(
+        "cn_account_cue",
+        "ACCOUNT_NUMBER",
+        "账号|帐号|账户|帐户|尾号|后四位|末四位|社保|公积金",
+        r"[0-9](?:[ -]?[0-9]){2,23}",
+        ("号", "户", "位", "社保", "公积金"),
+        0.7,
+    ),
+    _cued(
+        "cn_username_cue",
+        "USERNAME",
+        "账号|帐号|用户名|登录名|微信|QQ|支付宝|昵称|抖音|微博",
+        r"(?=[0-9A-Za-z_.@-]{0,40}[0-9_])[A-Za-z0-9_][0-9A-Za-z_.@-]{3,40}",
+        ("号", "名", "微信", "qq", "支付宝", "昵称", "抖音", "微博"),
+        0.68,
+    ),
     _cued("cn_passport_cue", "PASSPORT_NUMBER", "护照|通行证", r"[A-Za-z]{1,2}[0-9]{7,8}|[0-9]{9}", ("护照", "通行证")),
     _cued("cn_password_cue", "PASSWORD", "密码|口令", r"[!#-+\-.-:=?-~]{4,64}", ("密码", "口令"), 0.8),
     _cued("cn_code_cue", "SECRET", "验证码|校验码|动态码|安全码", r"[0-9A-Za-z]{3,8}", ("码",), 0.85),

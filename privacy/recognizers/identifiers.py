@@ -1,20 +1,14 @@
-"""Identifiers that people hand over: contact, payment, account and order numbers, dates of birth.
+"""Identifiers that people hand over and that have a form of their own: mail and phone, cards, IBAN, social security numbers.
 
-Numbers with a checksum are accepted on it; numbers without one need a cue word, a written form of their own, or a turn
-of a conversation that holds nothing else.
+Numbers with a checksum are accepted on it; numbers without one need their written form or a cue word.
 """
 
 from __future__ import annotations
 
-from privacy.recognizers.spec import FILLER, LEFT, RIGHT, Candidate, Check, Recognizer, compiled, looks_like_epoch, luhn
+from privacy.recognizers.spec import FILLER, LEFT, RIGHT, Candidate, Recognizer, compiled, looks_like_epoch, luhn
 
 _CARD_CUE = compiled(r"card|visa|master|amex|credit|debit|payment|卡")
-_MONTH = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}\.?"
-DATE = (
-    r"(?:[0-9]{1,4}[/.-][0-9]{1,2}[/.-][0-9]{1,4}|[0-9]{1,2}(?:st|nd|rd|th)?(?: of)? " + _MONTH + r",? [0-9]{2,4}|" + _MONTH
-    + r" [0-9]{1,2}(?:st|nd|rd|th)?,? [0-9]{2,4}|[0-9]{4}年[0-9]{1,2}月(?:[0-9]{1,2}[日号]?)?|[0-9]{8})"
-)
-_TOKEN = r"#?([0-9A-Za-z]{0,6}-?[0-9][0-9A-Za-z]{0,20}(?:-[0-9A-Za-z]{1,14}){0,4})"
+_NO_PHONE_SUM = "no checksum exists; digit count and written form decide"
 
 
 def _brand(digits: str) -> bool:
@@ -85,48 +79,13 @@ def _phone_grouped(found: Candidate) -> float:
     return 0.5 if 9 <= len(found.digits) <= 13 else 0.0
 
 
-def _code(found: Candidate) -> float:
-    """A cued code: at least three digits, and a lone year is a year."""
-    digits = found.digits
-    if len(digits) < 3 or (found.value.isdigit() and len(digits) == 4 and digits[:2] in ("19", "20")):
-        return 0.0
-    return 0.7
-
-
-def _account(found: Candidate) -> float:
-    return 0.7 if len(found.digits) >= 3 else 0.0
-
-
-def _cued(name: str, entity: str, cue: str, words: tuple[str, ...], check: Check = _code) -> Recognizer:
-    return Recognizer(
-        name,
-        entity,
-        compiled(LEFT + cue + FILLER + _TOKEN + RIGHT),
-        0.7,
-        "no checksum: every issuer numbers as it likes; the cue word decides",
-        group=1,
-        check=check,
-        words=words,
-        digits=3,
-    )
-
-
-def _number_only(found: Candidate) -> tuple[int, int] | None:
-    start = found.start
-    while start < found.end and found.text[start] not in "0123456789":
-        start += 1
-    return (start, found.end) if start < found.end else None
-
-
-_NO_UNIT = r"(?![0-9A-Za-z]|[.,][0-9]| ?(?:dollars?|usd|rupees|euros?|am|pm|items?|days?|times)(?![a-z]))"
-_NO_PHONE_SUM = "no checksum exists; digit count and written form decide"
-
 IDENTIFIERS: tuple[Recognizer, ...] = (
     Recognizer(
         "email",
         "EMAIL_ADDRESS",
         compiled(
-            r"(?<![0-9A-Za-z\u00c0-\u024f._%+-])[0-9A-Za-z\u00c0-\u024f._%+-]{1,100}@(?:[0-9A-Za-z\u00c0-\u024f-]{1,63}\.){1,8}[A-Za-z]{2,24}" + RIGHT
+            r"(?<![0-9A-Za-z\u00c0-\u024f._%+-])[0-9A-Za-z\u00c0-\u024f._%+-]{1,100}@"
+            r"(?:[0-9A-Za-z\u00c0-\u024f-]{1,63}\.){1,8}[A-Za-z]{2,24}" + RIGHT
         ),
         0.96,
         "no checksum; RFC 5321 shape with a top-level domain",
@@ -136,11 +95,14 @@ IDENTIFIERS: tuple[Recognizer, ...] = (
         "email_spelled",
         "EMAIL_ADDRESS",
         compiled(
-            LEFT + r"[0-9A-Za-z._%+-]{1,64}\s?(?:[\[(]at[\])]| at )\s?[0-9A-Za-z-]{1,63}(?:\s?(?:[\[(]dot[\])]| dot |\.)\s?[0-9A-Za-z-]{2,24}){1,4}" + RIGHT
+            LEFT + r"[0-9A-Za-z._%+-]{1,64}\s?(?:[\[(]at[\])]"
+            r"| at )\s?[0-9A-Za-z-]{1,63}(?:\s?(?:[\[(]dot[\])]| dot |\.)\s?[0-9A-Za-z-]{2,24}){1,4}" + RIGHT
         ),
         0.6,
         "no checksum; at and dot spelled out",
-        check=lambda found: 0.6 if compiled(r"(?:dot[\])]?\s?|\.)(?:com|org|net|edu|gov|io|co|cn|uk|de|fr|in)$").search(found.value) else 0.0,
+        check=lambda found: (
+            0.6 if compiled(r"(?:dot[\])]?\s?|\.)(?:com|org|net|edu|gov|io|co|cn|uk|de|fr|in)$").search(found.value) else 0.0
+        ),
         words=(" at ", "[at]", "(at)"),
     ),
     Recognizer(
@@ -189,7 +151,8 @@ IDENTIFIERS: tuple[Recognizer, ...] = (
         "us_ssn_cue",
         "US_SSN",
         compiled(
-            LEFT + r"(?:ssn|s\.s\.n\.?|ss ?#|social(?: security)?|soc(?:ial)? sec)(?:[^0-9\n\ue000]|(?<![0-9])4(?= digits)){0,40}?([0-9](?:[ -]?[0-9]){2,9})" + RIGHT
+            LEFT + r"(?:ssn|s\.s\.n\.?|ss ?#|social(?: security)?|soc(?:ial)? sec)(?:[^0-9\n\ue000]"
+            r"|(?<![0-9])4(?= digits)){0,40}?([0-9](?:[ -]?[0-9]){2,9})" + RIGHT
         ),
         0.8,
         "no checksum exists; the cue word decides, so the last four digits count too",
@@ -200,7 +163,10 @@ IDENTIFIERS: tuple[Recognizer, ...] = (
     Recognizer(
         "phone_international",
         "PHONE_NUMBER",
-        compiled(r"(?<![0-9A-Za-z+.])(?:\+|00(?=[1-9]))[1-9][0-9]{0,2}[ .-]?(?:\(0?[0-9]{0,4}\)[ .-]?)?[0-9]{1,5}(?:[ ./-]?[0-9]{2,5}){1,5}" + RIGHT),
+        compiled(
+            r"(?<![0-9A-Za-z+.])(?:\+"
+            r"|00(?=[1-9]))[1-9][0-9]{0,2}[ .-]?(?:\(0?[0-9]{0,4}\)[ .-]?)?[0-9]{1,5}(?:[ ./-]?[0-9]{2,5}){1,5}" + RIGHT
+        ),
         0.85,
         _NO_PHONE_SUM + " (E.164: 8 to 15 digits)",
         check=_phone_international,
@@ -211,7 +177,8 @@ IDENTIFIERS: tuple[Recognizer, ...] = (
         "phone_north_america",
         "PHONE_NUMBER",
         compiled(
-            r"(?<![0-9A-Za-z.-])(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\)[ -]?|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}(?: ?(?:x|ext\.?) ?[0-9]{1,6})?" + RIGHT
+            r"(?<![0-9A-Za-z.-])(?:\+?1[ .-]?)?(?:\([2-9][0-9]{2}\)[ -]?"
+            r"|[2-9][0-9]{2}[ .-])[2-9][0-9]{2}[ .-][0-9]{4}(?: ?(?:x|ext\.?) ?[0-9]{1,6})?" + RIGHT
         ),
         0.8,
         _NO_PHONE_SUM + " (NANP: area and exchange start at 2)",
@@ -221,136 +188,45 @@ IDENTIFIERS: tuple[Recognizer, ...] = (
         "phone_cue",
         "PHONE_NUMBER",
         compiled(
-            LEFT + r"(?:tele?phone|phone|tel|mobile|cell(?:phone)?|fax|whatsapp|hotline|call(?: me)?(?: back)?(?: at| on)?|text me(?: at| on)?|reach me(?: at| on)?|contact|电话|手机|座机)"
-            + FILLER + r"([+(]?[0-9][0-9 ().+-]{5,22}[0-9])" + RIGHT
+            LEFT + r"(?:tele?phone|phone|tel|mobile|cell(?:phone)?|fax|whatsapp|hotline|call(?: me)?(?: back)?(?: at"
+            r"| on)?|text me(?: at| on)?|reach me(?: at| on)?|contact|电话|手机|座机)"
+            + FILLER
+            + r"([+(]?[0-9][0-9 ().+-]{5,22}[0-9])"
+            + RIGHT
         ),
         0.75,
         _NO_PHONE_SUM + "; the cue word allows any grouping",
         group=1,
         check=_phone_cue,
-        words=("phone", "tel", "mobile", "cell", "fax", "whatsapp", "call", "text me", "reach", "contact", "hotline", "电话", "手机", "座机"),
+        words=(
+            "phone",
+            "tel",
+            "mobile",
+            "cell",
+            "fax",
+            "whatsapp",
+            "call",
+            "text me",
+            "reach",
+            "contact",
+            "hotline",
+            "电话",
+            "手机",
+            "座机",
+        ),
         digits=7,
     ),
     Recognizer(
         "phone_grouped",
         "PHONE_NUMBER",
-        compiled(r"(?<![0-9A-Za-z.+/-])(?:\(?0[0-9]{1,4}\)?[ .-][0-9]{2,5}(?:[ .-]?[0-9]{2,4}){1,3}|\([0-9]{2,5}\) ?[0-9]{2,5}[ .-]?[0-9]{3,5})" + RIGHT),
+        compiled(
+            r"(?<![0-9A-Za-z.+/-])(?:\(?0[0-9]{1,4}\)?[ .-][0-9]{2,5}(?:[ .-]?[0-9]{2,4}){1,3}"
+            r"|\([0-9]{2,5}\) ?[0-9]{2,5}[ .-]?[0-9]{3,5})" + RIGHT
+        ),
         0.5,
         _NO_PHONE_SUM + "; a trunk zero or brackets, in conversation only",
         check=_phone_grouped,
         digits=9,
-        conversation_only=True,
-    ),
-    _cued("account_cue", "ACCOUNT_NUMBER", r"(?:accounts?|acct|a/c|ac|acc|checking|savings?|loan|policy|routing|sort code|iban|insurance|bank)", ("acc", "a/c", "ac ", "checking", "saving", "loan", "policy", "routing", "sort", "iban", "insurance", "bank"), _account),
-    Recognizer(
-        "ending_in",
-        "ACCOUNT_NUMBER",
-        compiled(LEFT + r"(?:end(?:s|ing)? (?:in|with)|last (?:four|4|five|5)(?: digits?)?(?: (?:is|are|of it is|being))?|final digits)[\s:]{1,3}([0-9]{3,6})" + RIGHT),
-        0.65,
-        "no checksum in a part of a number; the phrase decides",
-        group=1,
-        words=("end", "last", "final"),
-        digits=3,
-    ),
-    _cued("order_cue", "ORDER_NUMBER", r"(?:orders?|invoice|ticket|case|tracking|booking|reservation|confirmation|reference|ref|shipment|parcel|return|rma|report|claim|receipt)", ("order", "invoice", "ticket", "case", "track", "book", "reserv", "confirm", "ref", "ship", "parcel", "return", "rma", "report", "claim", "receipt")),
-    _cued("customer_cue", "CUSTOMER_NUMBER", r"(?:customer|client|member(?:ship)?|subscriber|employee|patient|student|loyalty)", ("customer", "client", "member", "subscriber", "employee", "patient", "student", "loyalty")),
-    _cued("passport_cue", "PASSPORT_NUMBER", r"passport", ("passport",)),
-    _cued("licence_cue", "DRIVER_LICENSE", r"(?:driv(?:er|ing)(?:'?s)? licen[cs]e|licen[cs]e plate|dl)", ("licen", "dl ")),
-    Recognizer(
-        "coded_number",
-        "ORDER_NUMBER",
-        compiled(r"(?<![0-9A-Za-z_.-])(?:ORD|INV|ORDER|CUST|CN|TKT|RMA|PO|SO)-?#?(?:[0-9]{4}-)?[0-9]{4,12}(?![0-9A-Za-z_-])", ignore_case=False),
-        0.6,
-        "no checksum; a published-style prefix with four or more digits",
-        digits=4,
-    ),
-    Recognizer(
-        "birth_cue",
-        "DATE_OF_BIRTH",
-        compiled(LEFT + r"(?:d\.?o\.?b\.?|date[ _]of[ _]birth|birth[ _]?da(?:te|y)|born)[\"']?" + FILLER + r"[\"']?(" + DATE + r")" + RIGHT),
-        0.85,
-        "no checksum; the cue word decides, other dates are left alone",
-        group=1,
-        words=("dob", "d.o.b", "birth", "born"),
-        digits=2,
-    ),
-    Recognizer(
-        "age_cue",
-        "AGE",
-        compiled(LEFT + r"(?:aged?|my age is|age is|age)[\s:=]{1,3}([0-9]{1,3})" + RIGHT),
-        0.7,
-        "no checksum; the cue word decides",
-        group=1,
-        words=("age",),
-        digits=1,
-    ),
-    Recognizer(
-        "age_years",
-        "AGE",
-        compiled(LEFT + r"([0-9]{1,3})(?=[ -](?:years?|yrs?)[ -]old)"),
-        0.7,
-        "no checksum; the phrase decides",
-        group=1,
-        words=("old",),
-        digits=1,
-    ),
-    Recognizer(
-        "bare_number",
-        "ACCOUNT_NUMBER",
-        compiled(r"\A[^0-9A-Za-z]{0,5}(?:(?:yes|ok|okay|sure|its?|it's|is|number|no)[ ,:]{1,3}){0,4}([0-9](?:[ .-]?[0-9]){3,24}(?:(?: and |, ?| & | )[0-9](?:[ .-]?[0-9]){3,24}){0,3}|[0-9][ .]?[0-9]{1,6} ?e ?\+?1[0-9])[^0-9A-Za-z]{0,5}\Z"),
-        0.5,
-        "no checksum: a turn that is nothing but a number (or one that a spreadsheet has rounded) answers a question for one",
-        group=1,
-        digits=4,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "number_beside_finding",
-        "ACCOUNT_NUMBER",
-        compiled(
-            r"\ue000[ ,]{1,3}(?:(?:and|with|is|&|to|for|no|number|other|the|its|my)[ :]{1,2}){0,3}([0-9]{4,19})" + _NO_UNIT
-            + r"|(?<![0-9A-Za-z$€£.,])(?=[0-9]{4,19}(?:,| and| &| to)? \ue000)([0-9]{4,19})"
-        ),
-        0.5,
-        "no checksum; a number joined to personal data already found belongs to it",
-        trim=_number_only,
-        check=_code,
-        digits=4,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "number_before_cue",
-        "ACCOUNT_NUMBER",
-        compiled(
-            r"(?<![0-9A-Za-z$€£.,/-])([0-9]{4,19})(?= (?:is |this is |as |for )?(?:my |the |your )?(?:last (?:four|4) |first |second )?(?:ssn|social|account|acct|a/c|ac|card|savings|checking)(?![a-z]))"
-        ),
-        0.55,
-        "no checksum; the cue word follows",
-        group=1,
-        check=_code,
-        words=("ssn", "social", "acc", "a/c", "ac", "card", "saving", "checking"),
-        digits=4,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "transfer_pair",
-        "ACCOUNT_NUMBER",
-        compiled(r"(?<![A-Za-z])(?:from|to) (?=([0-9]{4,19})(?![0-9A-Za-z.,]|[ ]?(?:dollars?|usd|rupees|euros?|am|pm)))"),
-        0.45,
-        "no checksum; money goes from number to number in a turn that speaks of a transfer",
-        group=1,
-        check=lambda found: 0.45 if compiled(r"transfer|send|wire|move").search(found.before(120) + found.after(120)) else 0.0,
-        words=("transfer", "send", "wire", "move"),
-        digits=4,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "long_number",
-        "ACCOUNT_NUMBER",
-        compiled(r"(?<![0-9A-Za-z.,_$€£¥/-])[0-9]{8,24}(?![0-9A-Za-z_/-]|[.,][0-9])"),
-        0.45,
-        "no checksum: eight or more digits in a row in a conversation identify something",
-        digits=8,
         conversation_only=True,
     ),
 )

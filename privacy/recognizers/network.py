@@ -8,14 +8,15 @@ from __future__ import annotations
 import ipaddress
 
 from privacy.recognizers.spec import LEFT, RIGHT, Candidate, Recognizer, compiled, luhn
+from privacy.recognizers.view import word_set
 
 _VERSION_CUE = compiled(r"(?:(?<![a-z])(?:v|version|ver|release|firmware|build|oid)|[a-z]/)[ :=]{0,3}$")
-_SYSTEM_ACCOUNTS = frozenset(
+_SYSTEM_ACCOUNTS = word_set(
     """
     root admin administrator system daemon nobody guest test user users unknown null none undefined anonymous www-data
     postgres mysql oracle nginx apache service localsystem default public shared all true false yes no ubuntu runner invalid
     name id anyone someone me you my his her their authenticated missing required empty the a an is was not
-    """.split()
+    """
 )
 
 
@@ -77,7 +78,8 @@ NETWORK: tuple[Recognizer, ...] = (
         "ipv6",
         "IP_ADDRESS",
         compiled(
-            r"(?<![0-9A-Za-z:.])(?:[0-9a-f]{1,4}:{1,2}|::){1,8}(?:[0-9a-f]{1,4}|[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?:%[0-9a-z]{1,8})?(?![0-9A-Za-z:])"
+            r"(?<![0-9A-Za-z:.])(?:[0-9a-f]{1,4}:{1,2}|::){1,8}(?:[0-9a-f]{1,4}"
+            r"|[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?:%[0-9a-z]{1,8})?(?![0-9A-Za-z:])"
         ),
         0.95,
         "no checksum; parsed as an address",
@@ -89,7 +91,8 @@ NETWORK: tuple[Recognizer, ...] = (
         "mac",
         "MAC_ADDRESS",
         compiled(
-            r"(?<![0-9A-Za-z:-])(?:[0-9a-f]{2}(?::[0-9a-f]{2}){5}|[0-9a-f]{2}(?:-[0-9a-f]{2}){5}|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4})(?![0-9A-Za-z:-])"
+            r"(?<![0-9A-Za-z:-])(?:[0-9a-f]{2}(?::[0-9a-f]{2}){5}|[0-9a-f]{2}(?:-[0-9a-f]{2}){5}"
+            r"|[0-9a-f]{4}\.[0-9a-f]{4}\.[0-9a-f]{4})(?![0-9A-Za-z:-])"
         ),
         0.95,
         "no checksum; six octets in one of the three written forms",
@@ -111,7 +114,8 @@ NETWORK: tuple[Recognizer, ...] = (
         "username_key",
         "USERNAME",
         compiled(
-            r"(?<![0-9A-Za-z])(?:user(?:[_ -]?(?:name|id))?|login(?:[_ -]?name)?|logname|ruser|uname|screen[_ ]?name|handle)[\"']?\s{0,2}[=:]\s{0,2}[\"']?"
+            r"(?<![0-9A-Za-z])(?:user(?:[_ -]?(?:name|id))?|login(?:[_ -]?name)?"
+            r"|logname|ruser|uname|screen[_ ]?name|handle)[\"']?\s{0,2}[=:]\s{0,2}[\"']?"
             r"([0-9A-Za-z_.@+\\-]{2,64})"
         ),
         0.8,
@@ -124,8 +128,10 @@ NETWORK: tuple[Recognizer, ...] = (
         "username_session",
         "USERNAME",
         compiled(
-            LEFT + r"(?:(?:invalid|for|by|from|as|of) user|(?:password|publickey|keyboard-interactive\S{0,8}|session (?:opened|closed)) for(?: invalid)?(?: user)?"
-            r"|su to|authenticated as|logged in as|input_userauth_request: invalid user)\s{1,2}[\"']?([0-9A-Za-z_][0-9A-Za-z_.@-]{1,40})"
+            LEFT + r"(?:(?:invalid|for|by|from|as|of) user|(?:password|publickey"
+            r"|keyboard-interactive\S{0,8}|session (?:opened|closed)) for(?: invalid)?(?: user)?"
+            r"|su to|authenticated as|logged in as"
+            r"|input_userauth_request: invalid user)\s{1,2}[\"']?([0-9A-Za-z_][0-9A-Za-z_.@-]{1,40})"
         ),
         0.8,
         "no checksum; the phrase of the session log decides",
@@ -137,7 +143,8 @@ NETWORK: tuple[Recognizer, ...] = (
         "username_prose",
         "USERNAME",
         compiled(
-            LEFT + r"(?:user ?name|user ?id|login(?: name| id)?|screen name|handle)\s{1,2}(?:is|was)\s{1,2}[\"']?([0-9A-Za-z_][0-9A-Za-z_.-]{2,40})"
+            LEFT + r"(?:user ?name|user ?id|login(?: name| id)?|screen name"
+            r"|handle)\s{1,2}(?:is|was)\s{1,2}[\"']?([0-9A-Za-z_][0-9A-Za-z_.-]{2,40})"
         ),
         0.7,
         "no checksum; cue words, and the value must not be an ordinary word",

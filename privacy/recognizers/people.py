@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from privacy.recognizers.names import AMBIGUOUS_NAMES, GIVEN_NAMES, STOP_WORDS, SURNAMES
 from privacy.recognizers.spec import LEFT, RIGHT, Candidate, Recognizer, compiled
+from privacy.recognizers.view import word_set
 
 _LETTER = r"A-Za-z\u00c0-\u024f"
 _WORD = r"[" + _LETTER + r"](?:[" + _LETTER + r"'’.-]{0,22}[" + _LETTER + r"])?\.?"
 _WORDS = r"(" + _WORD + r"(?: {1,2}" + _WORD + r"){0,3})(?![" + _LETTER + r"0-9])"
 _SPLIT = compiled(r"[" + _LETTER + r"'’.-]+")
-_PARTICLES = frozenset("al bin da de del della der di dos du el la le mac mc o san st van von y".split())
+_PARTICLES = word_set("al bin da de del della der di dos du el la le mac mc o san st van von y")
 _NO_NAME_SUM = "no checksum in a name; "
 
 
@@ -84,26 +85,37 @@ def _bare(found: Candidate) -> float:
 
 
 _SUFFIX = (
-    r"(?:street|str|st|avenue|ave|av|road|rd|boulevard|blvd|lane|ln|drive|dr|court|ct|place|pl|square|sq|terrace|ter|way|highway|hwy|parkway|pkwy"
-    r"|circle|cir|crescent|cres|trail|trl|alley|close|row|plaza|nagar|colony|heights|gardens|grove|broadway|main|turnpike|pike|loop|bypass)"
+    r"(?:street|str|st|avenue|ave|av|road|rd|boulevard|blvd|lane|ln|drive|dr"
+    r"|court|ct|place|pl|square|sq|terrace|ter|way|highway|hwy|parkway|pkwy"
+    r"|circle|cir|crescent|cres|trail|trl|alley|close|row|plaza|nagar"
+    r"|colony|heights|gardens|grove|broadway|main|turnpike|pike|loop|bypass)"
 )
 _UNIT = r"(?:,?\s{1,2}(?:apt|apartment|suite|ste|unit|floor|fl|room|no|#)\.?\s?#?[0-9A-Za-z-]{1,6}(?![0-9A-Za-z]))?"
-_STATES = (
-    "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
-)
+_STATES = "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
 _CITY = (
-    r"(?:,?\s{1,2}(?:in\s)?[" + _LETTER + r"][" + _LETTER + r".'-]{1,20}(?:\s[" + _LETTER + r"][" + _LETTER + r".'-]{1,20}){0,2},?\s{1,2}"
-    r"(?:(?-i:" + _STATES + r")(?![0-9A-Za-z])(?:,?\s{1,2}[0-9]{5}(?:-[0-9]{4})?)?|[a-z]{2}\s{1,2}[0-9]{5}(?:-[0-9]{4})?)(?![0-9A-Za-z]))?"
+    r"(?:,?\s{1,2}(?:in\s)?["
+    + _LETTER
+    + r"]["
+    + _LETTER
+    + r".'-]{1,20}(?:\s["
+    + _LETTER
+    + r"]["
+    + _LETTER
+    + r".'-]{1,20}){0,2},?\s{1,2}"
+    r"(?:(?-i:"
+    + _STATES
+    + r")(?![0-9A-Za-z])(?:,?\s{1,2}[0-9]{5}(?:-[0-9]{4})?)?|[a-z]{2}\s{1,2}[0-9]{5}(?:-[0-9]{4})?)(?![0-9A-Za-z]))?"
 )
-_NOT_STREET = frozenset(
+_NOT_STREET = word_set(
     "day days hour hours minute minutes week weeks month months year years time times item items dollar dollars percent am pm "
-    "more people orders order is was on in by my from and of per usd eur gb mb ms".split()
+    "more people orders order is was on in by my from and of per usd eur gb mb ms"
 )
 
 
-_SENTENCE = frozenset(
-    "my i is it am are was please thanks thank can could would because but so that this you your want need have has charge charged "
-    "card account ssn order payment amount dollars".split()
+_SENTENCE = word_set(
+    "my i is it am are was please thanks thank can could would because"
+    " but so that this you your want need have has charge charged "
+    "card account ssn order payment amount dollars"
 )
 
 
@@ -114,9 +126,9 @@ def _street(found: Candidate) -> float:
 
 def _trim_cued_address(found: Candidate) -> tuple[int, int] | None:
     """Up to the next clause; what holds no digit is not an address."""
-    clause = compiled(r"\s(?:and (?:my|the|i|please)|but|because|please|so|thanks|thank|my|i|can|could|is|not)\s|[.;!?](?:\s|$)|\n").search(
-        found.text, found.start, found.end
-    )
+    clause = compiled(
+        r"\s(?:and (?:my|the|i|please)|but|because|please|so|thanks|thank|my|i|can|could|is|not)\s|[.;!?](?:\s|$)|\n"
+    ).search(found.text, found.start, found.end)
     end = clause.start() if clause else found.end
     value = found.text[found.start : end].rstrip(" ,.")
     return (found.start, found.start + len(value)) if any(c in "0123456789" for c in value) and " " in value else None
@@ -136,7 +148,8 @@ PEOPLE: tuple[Recognizer, ...] = (
         "person_cue",
         "PERSON",
         compiled(
-            LEFT + r"(?:(?:first |last |full |sur|nick|maiden |middle |sure|cardholder |card holder |account holder |contact |customer |recipient |display_|full_|first_|last_)?names?"
+            LEFT + r"(?:(?:first |last |full |sur|nick|maiden |middle |sure|cardholder |card holder "
+            r"|account holder |contact |customer |recipient |display_|full_|first_|last_)?names?"
             r"(?:'s|\s{1,2}(?:is|was|are|on (?:the )?(?:card|account) is|:))?|call me|i go by)[\"']?[\s:=\"']{1,4}" + _WORDS
         ),
         0.75,
@@ -150,7 +163,8 @@ PEOPLE: tuple[Recognizer, ...] = (
         "person_weak_cue",
         "PERSON",
         compiled(
-            LEFT + r"(?:i am|i'm|i’m|im|this is|it'?s|here is|speaking(?: is| to| with)?|spoke (?:to|with)|regards,?|sincerely,?|cheers,?|thanks,?|thank you,?|hi|hello|hey|dear|from|for|to|with"
+            LEFT + r"(?:i am|i'm|i’m|im|this is|it'?s|here is|speaking(?: is| to| with)?|spoke (?:to|with)"
+            r"|regards,?|sincerely,?|cheers,?|thanks,?|thank you,?|hi|hello|hey|dear|from|for|to|with"
             r"|ask for|attn:?|cc:?|recipient:?|contact:?|signed,?|by)\s{1,2}" + _WORDS
         ),
         0.7,
@@ -163,7 +177,14 @@ PEOPLE: tuple[Recognizer, ...] = (
     Recognizer(
         "person_title",
         "PERSON",
-        compiled(LEFT + r"(?:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madame|mme|herr|frau)\.?\s{1,2}(?-i:([A-Z\u00c0-\u00de][" + _LETTER + r"'’-]{1,22}(?: [A-Z\u00c0-\u00de][" + _LETTER + r"'’-]{1,22}){0,2}))"),
+        compiled(
+            LEFT
+            + r"(?:mr|mrs|ms|miss|mx|dr|prof|professor|sir|madame|mme|herr|frau)\.?\s{1,2}(?-i:([A-Z\u00c0-\u00de]["
+            + _LETTER
+            + r"'’-]{1,22}(?: [A-Z\u00c0-\u00de]["
+            + _LETTER
+            + r"'’-]{1,22}){0,2}))"
+        ),
         0.75,
         _NO_NAME_SUM + "a title before a capitalised word decides",
         group=1,
@@ -184,7 +205,11 @@ PEOPLE: tuple[Recognizer, ...] = (
     Recognizer(
         "person_turn",
         "PERSON",
-        compiled(r"\A\W{0,3}(?:(?:yes|ok|okay|sure|hi|hello|yeah|its|it's|it is|i am|i'm|im|this is|am)[ ,.!:]{1,3}){0,2}" + _WORDS + r"\W{0,3}\Z"),
+        compiled(
+            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|hi|hello|yeah|its|it's|it is|i am|i'm|im|this is|am)[ ,.!:]{1,3}){0,2}"
+            + _WORDS
+            + r"\W{0,3}\Z"
+        ),
         0.55,
         _NO_NAME_SUM + "a turn that is nothing but a name of the lexicon answers a question for one",
         group=1,
@@ -195,7 +220,12 @@ PEOPLE: tuple[Recognizer, ...] = (
         "person_before_number",
         "PERSON",
         compiled(
-            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|hi|hello)[ ,.!:]{1,3}){0,2}(" + _WORD + r"(?: " + _WORD + r"){0,2}?)(?=[ ,]{1,3}(?:and |is |with )?(?:my |the )?(?:ssn|social|account|acct|ac |card|credit|debit|[0-9]{3}|\ue000))"
+            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|hi|hello)[ ,.!:]{1,3}){0,2}("
+            + _WORD
+            + r"(?: "
+            + _WORD
+            + r"){0,2}?)(?=[ ,]{1,3}(?:and |is |with )?(?:my |the )?(?:ssn"
+            r"|social|account|acct|ac |card|credit|debit|[0-9]{3}|\ue000))"
         ),
         0.55,
         _NO_NAME_SUM + "a name of the lexicon that opens a turn of account details",
@@ -207,8 +237,17 @@ PEOPLE: tuple[Recognizer, ...] = (
         "street_address",
         "ADDRESS",
         compiled(
-            r"(?<![0-9A-Za-z$€£.,/-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,?\s{1,2}(?:(?:[" + _LETTER + r"0-9][" + _LETTER + r"0-9.'’-]{0,20}\s{1,2}){1,4}?|(?=broadway|main))"
-            + _SUFFIX + r"(?![" + _LETTER + r"0-9])\.?" + _UNIT + _CITY
+            r"(?<![0-9A-Za-z$€£.,/-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,?\s{1,2}(?:(?:["
+            + _LETTER
+            + r"0-9]["
+            + _LETTER
+            + r"0-9.'’-]{0,20}\s{1,2}){1,4}?|(?=broadway|main))"
+            + _SUFFIX
+            + r"(?!["
+            + _LETTER
+            + r"0-9])\.?"
+            + _UNIT
+            + _CITY
         ),
         0.75,
         "no checksum; house number, street name and street word decide",
@@ -220,8 +259,17 @@ PEOPLE: tuple[Recognizer, ...] = (
         "address_turn",
         "ADDRESS",
         compiled(
-            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|its|it's|it is|no|is|new|address|the|my|number|door|house|flat|room)[ ,.:]{1,3}){0,6}"
-            r"([0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,? (?:[" + _LETTER + r"0-9.'’#-]{1,20},? ){1,7}?" + _SUFFIX + r"(?![" + _LETTER + r"0-9])(?:,? [" + _LETTER + r"0-9.'’#-]{1,20}){0,7})"
+            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|its|it's|it is|no|is|new"
+            r"|address|the|my|number|door|house|flat|room)[ ,.:]{1,3}){0,6}"
+            r"([0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,? (?:["
+            + _LETTER
+            + r"0-9.'’#-]{1,20},? ){1,7}?"
+            + _SUFFIX
+            + r"(?!["
+            + _LETTER
+            + r"0-9])(?:,? ["
+            + _LETTER
+            + r"0-9.'’#-]{1,20}){0,7})"
         ),
         0.6,
         "no checksum; a turn that opens with a house number and holds a street word is an address as far as it names places",
@@ -235,7 +283,11 @@ PEOPLE: tuple[Recognizer, ...] = (
         "european_address",
         "ADDRESS",
         compiled(
-            LEFT + r"(?:[" + _LETTER + r"]{3,25}(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vej|straat|laan|katu)|(?:rua|calle|via|rue|avenida|av\.|plaza|piazza|corso|avenue|ulica|ul\.) (?:[" + _LETTER + r".'’-]{2,20} ?){1,4}?),? ?[0-9]{1,5}[a-z]?" + RIGHT
+            LEFT + r"(?:[" + _LETTER + r"]{3,25}(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vej|straat|laan|katu)"
+            r"|(?:rua|calle|via|rue|avenida|av\.|plaza|piazza|corso|avenue|ulica|ul\.) (?:["
+            + _LETTER
+            + r".'’-]{2,20} ?){1,4}?),? ?[0-9]{1,5}[a-z]?"
+            + RIGHT
         ),
         0.6,
         "no checksum; street word and house number decide",
@@ -256,8 +308,10 @@ PEOPLE: tuple[Recognizer, ...] = (
         "address_cue",
         "ADDRESS",
         compiled(
-            LEFT + r"(?:(?:home|mailing|billing|shipping|delivery|street|new|current|old|correct|permanent|residential|my|your|the) address|address)"
-            r"(?:\s{1,2}(?:is|was|to|as|should be|will be|of|is now))?(?:\s{1,2}now)?[\s:=\"']{1,4}([0-9A-Za-z#\u00c0-\u024f][^\n<>=\ue000]{4,110})"
+            LEFT + r"(?:(?:home|mailing|billing|shipping|delivery|street|new|current"
+            r"|old|correct|permanent|residential|my|your|the) address|address)"
+            r"(?:\s{1,2}(?:is|was|to|as|should be|will be|of"
+            r"|is now))?(?:\s{1,2}now)?[\s:=\"']{1,4}([0-9A-Za-z#\u00c0-\u024f][^\n<>=\ue000]{4,110})"
         ),
         0.62,
         "no checksum; the cue word decides, and a house number must be in it",
@@ -271,7 +325,16 @@ PEOPLE: tuple[Recognizer, ...] = (
         "city_state_zip",
         "LOCATION",
         compiled(
-            r"(?<![" + _LETTER + r"0-9])(?-i:(?:[A-Z][" + _LETTER + r".'-]{1,20} ){0,2}[A-Z][" + _LETTER + r".'-]{1,20},? (?:" + _STATES + r")),? [0-9]{5}(?:-[0-9]{4})?" + RIGHT
+            r"(?<!["
+            + _LETTER
+            + r"0-9])(?-i:(?:[A-Z]["
+            + _LETTER
+            + r".'-]{1,20} ){0,2}[A-Z]["
+            + _LETTER
+            + r".'-]{1,20},? (?:"
+            + _STATES
+            + r")),? [0-9]{5}(?:-[0-9]{4})?"
+            + RIGHT
         ),
         0.7,
         "no checksum; city, state of the closed list and zip code",
@@ -280,7 +343,9 @@ PEOPLE: tuple[Recognizer, ...] = (
     Recognizer(
         "zip_cue",
         "LOCATION",
-        compiled(LEFT + r"(?:zip(?: ?code)?|post(?:al)? ?code)(?:\s{1,2}is)?[\s:=]{1,3}([0-9A-Z]{2,5}(?:[ -][0-9A-Z]{3,4})?)" + RIGHT),
+        compiled(
+            LEFT + r"(?:zip(?: ?code)?|post(?:al)? ?code)(?:\s{1,2}is)?[\s:=]{1,3}([0-9A-Z]{2,5}(?:[ -][0-9A-Z]{3,4})?)" + RIGHT
+        ),
         0.7,
         "no checksum; the cue word decides",
         group=1,

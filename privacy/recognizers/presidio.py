@@ -35,7 +35,10 @@ def as_presidio(recognizer: Recognizer, language: str) -> EntityRecognizer:
             if recognizer.entity not in entities:
                 return []
             view = _view(text)
-            metadata = {RecognizerResult.RECOGNIZER_NAME_KEY: recognizer.name, RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: self.id}
+            metadata = {
+                RecognizerResult.RECOGNIZER_NAME_KEY: recognizer.name,
+                RecognizerResult.RECOGNIZER_IDENTIFIER_KEY: self.id,
+            }
             return [
                 RecognizerResult(recognizer.entity, *view.original(start, end), score, recognition_metadata=metadata)
                 for start, end, score in recognizer.scan(view)
@@ -80,9 +83,7 @@ def english_engine(
         ],
         supported_languages=["en"],
     )
-    analyzer = AnalyzerEngine(
-        registry=registry, nlp_engine=_engine(model, ner_score, ner_entities), supported_languages=["en"]
-    )
+    analyzer = AnalyzerEngine(registry=registry, nlp_engine=_engine(model, ner_score, ner_entities), supported_languages=["en"])
     return BatchAnalyzerEngine(analyzer)
 
 
@@ -93,7 +94,7 @@ def _engine(model: str, ner_score: float, ner_entities: Mapping[str, str]) -> Nl
         def load(self) -> None:
             import spacy
 
-            self.nlp = {"en": spacy.load(model, exclude=_UNUSED_PIPES)}
+            self.nlp = {"en": spacy.load(model, exclude=_UNUSED_PIPES)}  # type: ignore[assignment, unused-ignore]
 
     labels = ["CARDINAL", "DATE", "EVENT", "LANGUAGE", "LAW", "MONEY", "NORP", "ORDINAL", "ORG", "PERCENT", "PRODUCT"]
     engine = EntityPipe(

@@ -12,13 +12,14 @@ import math
 from collections import Counter
 
 from privacy.recognizers.spec import LEFT, RIGHT, Candidate, Recognizer, compiled
+from privacy.recognizers.view import word_set
 
-_NOT_A_PASSWORD = frozenset(
+_NOT_A_PASSWORD = word_set(
     """
     null none nil true false yes no unknown required incorrect invalid wrong expired missing empty changed reset failed failure
     protected hidden redacted masked hash hashed field error not ok okay correct weak strong too the my your a an is was for and
     password passwd account please need help link page login email string text optional
-    """.split()
+    """
 )
 
 
@@ -81,7 +82,9 @@ SECRETS: tuple[Recognizer, ...] = (
     _token("stripe_key", r"(?:[srp]k|whsec)_(?:live_|test_)?[0-9A-Za-z]{16,200}", "k_live_", "k_test_", "whsec_"),
     _token("google_key", r"AIza[0-9A-Za-z_-]{35}", "aiza"),
     _token("llm_key", r"sk-(?:ant-|proj-)?[0-9A-Za-z_-]{20,200}", "sk-"),
-    _token("package_token", r"(?:npm_[0-9A-Za-z]{36}|pypi-[0-9A-Za-z_-]{50,300}|hf_[0-9A-Za-z]{30,60})", "npm_", "pypi-", "hf_"),
+    _token(
+        "package_token", r"(?:npm_[0-9A-Za-z]{36}|pypi-[0-9A-Za-z_-]{50,300}|hf_[0-9A-Za-z]{30,60})", "npm_", "pypi-", "hf_"
+    ),
     _token("sendgrid_key", r"SG\.[0-9A-Za-z_-]{22}\.[0-9A-Za-z_-]{43}", "sg."),
     Recognizer(
         "jwt",
@@ -127,7 +130,8 @@ SECRETS: tuple[Recognizer, ...] = (
         "password_key",
         "PASSWORD",
         compiled(
-            r"(?<![A-Za-z])(?:pass(?:word|wd|phrase|code)?|pwd|passwort|contraseña)(?:_[a-z]{1,10})?[\"']?\s{0,2}[=:]\s{0,2}[\"']?([^\s\"',;&<>\ue000]{3,128})"
+            r"(?<![A-Za-z])(?:pass(?:word|wd|phrase|code)?|pwd|passwort"
+            r"|contraseña)(?:_[a-z]{1,10})?[\"']?\s{0,2}[=:]\s{0,2}[\"']?([^\s\"',;&<>\ue000]{3,128})"
         ),
         0.88,
         "no checksum: a password is free text; the key decides, states such as `incorrect` are refused",
@@ -139,7 +143,8 @@ SECRETS: tuple[Recognizer, ...] = (
         "password_prose",
         "PASSWORD",
         compiled(
-            LEFT + r"(?:pass(?:word|phrase|code)|pwd|pin(?: code| number)?)\s{1,2}(?:is|was|to|=|:)\s{0,2}[\"']?([^\s\"',;<>\ue000]{4,64})"
+            LEFT + r"(?:pass(?:word|phrase|code)|pwd|pin(?: code| number)?)\s{1,2}(?:is"
+            r"|was|to|=|:)\s{0,2}[\"']?([^\s\"',;<>\ue000]{4,64})"
         ),
         0.8,
         "no checksum; cue words, and the value must not be an ordinary word",
@@ -151,7 +156,8 @@ SECRETS: tuple[Recognizer, ...] = (
         "one_time_code",
         "SECRET",
         compiled(
-            LEFT + r"(?:otp|one[- ]time (?:code|password|pin)|(?:verification|security|confirmation|auth(?:entication)?|2fa|login) code|cvv2?|cvc2?|csc)"
+            LEFT + r"(?:otp|one[- ]time (?:code|password|pin)|(?:verification|security"
+            r"|confirmation|auth(?:entication)?|2fa|login) code|cvv2?|cvc2?|csc)"
             r"(?:\s{1,2}(?:is|was|number|code))?[\s:=#]{0,3}([0-9]{3,8}|[0-9]{3} [0-9]{3})" + RIGHT
         ),
         0.85,
@@ -164,8 +170,10 @@ SECRETS: tuple[Recognizer, ...] = (
         "secret_key",
         "SECRET",
         compiled(
-            r"(?<![A-Za-z])(?:[a-z0-9]{1,12}[_-]){0,2}(?:api[_ -]?key|secret(?:[_ -]?(?:access[_ -]?)?key)?|access[_ -]?key|private[_ -]?key|token|session(?:[_ -]?id)?"
-            r"|jsessionid|sid|csrf|cookie|credential|signature|nonce)[\"']?\s{0,2}[=:]\s{0,2}[\"']?([0-9A-Za-z+/_.=~%-]{8,4000})"
+            r"(?<![A-Za-z])(?:[a-z0-9]{1,12}[_-]){0,2}(?:api[_ -]?key|secret(?:[_ -]?(?:access[_ -]?)?key)?"
+            r"|access[_ -]?key|private[_ -]?key|token|session(?:[_ -]?id)?"
+            r"|jsessionid|sid|csrf|cookie|credential|signature"
+            r"|nonce)[\"']?\s{0,2}[=:]\s{0,2}[\"']?([0-9A-Za-z+/_.=~%-]{8,4000})"
         ),
         0.88,
         "no checksum; the key decides, and the value must have the entropy of a random string",

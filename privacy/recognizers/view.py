@@ -14,16 +14,22 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a lexicon written as running text."""
+    return frozenset(text.split())
+
+
 MASK = "\ue000"  # private use: neither alphanumeric nor space, so no rule can match across it
 FALLBACK_TYPE = "PERSONAL_DATA"
 
 # Every type that may stand in a placeholder. A closed list: text that merely looks like `<SOMETHING>` is searched as usual.
-ENTITY_TYPES = frozenset(
+ENTITY_TYPES = word_set(
     """
     ACCOUNT_NUMBER ADDRESS AGE CN_BANK_CARD CN_LICENSE_PLATE CN_RESIDENT_ID CN_USCC CREDIT_CARD CRYPTO CUSTOMER_NUMBER
     DATE_OF_BIRTH DATE_TIME DRIVER_LICENSE EMAIL_ADDRESS IBAN IMEI IP_ADDRESS LOCATION MAC_ADDRESS NRP ORDER_NUMBER
     ORGANIZATION PASSPORT_NUMBER PASSWORD PERSON PERSONAL_DATA PHONE_NUMBER SECRET URL USERNAME US_ITIN US_SSN
-    """.split()
+    """
 )
 _DETAIL = r"(?:\*[0-9A-Za-z]{0,4}|[0-9]{4}(?:-[0-9]{2})?|[0-9]{1,3}-[0-9]{1,3}|[0-9a-f.:]{3,39}/[0-9]{1,3})"
 PLACEHOLDER = re.compile(r"<(?:" + "|".join(sorted(ENTITY_TYPES)) + r")(?:_[0-9a-f]{6})?(?::" + _DETAIL + r")?>")
@@ -33,13 +39,16 @@ _DASHES = frozenset("\u2010\u2011\u2012\u2013\u2014\u2212\ufe63\uff0d")
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _LATIN = re.compile(r"[A-Za-z]")
 _LOG_HEAD = re.compile(
-    r"\s{0,3}(?:\[?[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}[ T][0-9]{2}:[0-9]{2}|[A-Z][a-z]{2} {1,2}[0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
+    r"\s{0,3}(?:\[?[0-9]{4}[-/][0-9]{2}[-/][0-9]{2}[ T][0-9]{2}:[0-9]{2}"
+    r"|[A-Z][a-z]{2} {1,2}[0-9]{1,2} [0-9]{2}:[0-9]{2}:[0-9]{2}"
     r"|\[[A-Z][a-z]{2} [A-Z][a-z]{2} |[0-9]{6} [0-9]{6} |[0-9]{2}/[0-9]{2}/[0-9]{2} [0-9]{2}:"
     r"|\[?(?:TRACE|DEBUG|INFO|NOTICE|WARN|WARNING|ERROR|FATAL|CRITICAL)\b"
     r"|(?:-|[A-Z]{4,12}) [0-9]{9,} |[0-9]{1,3}(?:\.[0-9]{1,3}){3} - )"
 )
 _KEY_VALUE = re.compile(r"(?<![0-9A-Za-z_])[A-Za-z_][A-Za-z0-9_.-]{0,30}=(?=[^\s=])")
-_LOG_BODY = re.compile(r"[a-z]\w{1,30}(?:\.[A-Za-z]\w{1,30}){2,}|\b\w{1,20}\[[0-9]{1,7}\]:|/[a-z]{2,12}/[a-z0-9_]{1,20}/|\bHTTP/1")
+_LOG_BODY = re.compile(
+    r"[a-z]\w{1,30}(?:\.[A-Za-z]\w{1,30}){2,}|\b\w{1,20}\[[0-9]{1,7}\]:|/[a-z]{2,12}/[a-z0-9_]{1,20}/|\bHTTP/1"
+)
 
 
 @dataclass(frozen=True, slots=True)

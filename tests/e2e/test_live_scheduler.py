@@ -58,7 +58,7 @@ class World:
             for turn in range(2):
                 label = draw.choice(sorted(TEMPLATES))
                 mail, phone = f"{name}.customer{customer}@mail.example", f"+1 212 555 {draw.randrange(1000, 9999)}"
-                self.planted += [mail]
+                self.planted += [mail, phone]
                 text = draw.choice(TEMPLATES[label]).format(n=draw.randrange(10**6), mail=mail, phone=phone)
                 number = customer * 2 + turn
                 rows.append({"id": f"{name}-{number}", "customer": f"{name}-person-{customer}", "text": text, "intent": label})
@@ -93,7 +93,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     dags = root / "dags"
     (dags / "policies").mkdir(parents=True)
     shutil.copy(ROOT / "dags" / "private_training.py", dags)
-    policy = policy_value(name="live_chat", dataset="live_chat")
+    # Enough steps and canaries for every audit to have the power that it asks of itself.
+    policy = policy_value(name="live_chat", dataset="live_chat", **{"recipe.steps": 60, "audit.canaries": 120})
     (dags / "policies" / "live_chat.yaml").write_text(yaml.safe_dump(policy))
     airflow = LocalAirflow.start(home.path, dags)
     try:
@@ -164,6 +165,7 @@ def test_marking_a_gate_successful_trains_nothing(world: World) -> None:
     assert world.states(state)["use_gate.steward"] == "success"
     assert state.failed_tasks == ("train",)
     assert "E-GATE-010" in world.log(state, "train")
+    assert next(t.try_number for t in state.tasks if t.task_id == "train") == 1  # a closed gate is not a fault to retry
     assert sum(s.steps for s in world.home.ledger.spends("live_chat/customer")) == spent
 
 

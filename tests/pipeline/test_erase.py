@@ -173,6 +173,12 @@ def test_an_unknown_subject_is_told_so_and_still_kept_out(lived: tuple[World, St
     assert world.home.vault.is_erased("test_chat", world.home.vault.token("test_chat", "customer-9999"))
 
 
+def test_a_home_without_a_dataset_does_not_claim_a_tombstone(world: World) -> None:
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert (receipt.datasets, receipt.was_known) == ((), False)
+    assert "no dataset yet" in receipt.lines()[0]
+
+
 def test_a_raw_batch_that_waits_for_protect_is_named_and_then_suppressed(world: World) -> None:
     world.write("a.jsonl", lines(records(20)))
     ctx = world.context()

@@ -24,7 +24,8 @@ def protected(world: World, values: list[dict[str, object]], **changes: object) 
 
 
 def rows(world: World, result: StageResult) -> list[dict[str, object]]:
-    return read_protected(world.home, result.manifest).to_pylist()
+    got: list[dict[str, object]] = read_protected(world.home, result.manifest).to_pylist()
+    return got
 
 
 def test_identifiers_become_tokens_and_text_becomes_placeholders(world: World) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,6 +23,15 @@ def refused(call: object, *args: object) -> str:
         call(*args)  # type: ignore[operator]
     assert caught.value.code in REASONS
     return caught.value.code
+
+
+def reason_of(call: Callable[[Any], object], value: object) -> str | None:
+    """The reason code; None when the value was taken. Anything else that is raised fails the test."""
+    try:
+        call(value)
+    except Rejected as rejected:
+        return rejected.code
+    return None
 
 
 @pytest.mark.parametrize(
@@ -52,10 +63,7 @@ def test_json_that_two_parsers_read_differently_is_refused(raw: bytes, code: str
 
 @given(st.binary(max_size=80) | st.text(max_size=40).map(lambda t: b'{"a": "' + t.encode("utf-8", "surrogatepass") + b'"}'))
 def test_no_bytes_make_the_parser_raise_anything_but_a_reason(raw: bytes) -> None:
-    try:
-        assert isinstance(strict_json(raw), dict)
-    except Rejected as rejected:
-        assert rejected.code in REASONS
+    assert reason_of(strict_json, raw) in {None, *REASONS}
 
 
 JSON_VALUES = st.recursive(
@@ -131,10 +139,7 @@ def test_time_is_the_day_whatever_its_spelling(time: str, day: date) -> None:
 
 @given(st.text(max_size=30) | st.floats().map(str) | st.integers().map(str))
 def test_no_time_makes_the_reader_raise_anything_but_a_reason(time: str) -> None:
-    try:
-        day_of(time)
-    except Rejected as rejected:
-        assert rejected.code == "E-INGEST-115"
+    assert reason_of(day_of, time) in {None, "E-INGEST-115"}
 
 
 def test_a_table_row_with_nan_still_has_an_original() -> None:
@@ -142,5 +147,5 @@ def test_a_table_row_with_nan_still_has_an_original() -> None:
 
 
 def test_a_record_cannot_be_built_with_a_missing_role() -> None:
-    assert {f for f in Record.__slots__} == {"subject", "record_id", "time", "label", "text", "keep", "original"}
+    assert set(Record.__slots__) == {"subject", "record_id", "time", "label", "text", "keep", "original"}
     assert not issubclass(Rejected, PrivetError)  # it must never reach a person as an error

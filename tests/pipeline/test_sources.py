@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from pipeline import sources
-from pipeline.sources import FileFault, plain_chunks, source_folder, survey
+from pipeline.sources import FileFault, open_beneath, plain_chunks, source_folder, survey
 from privacy.errors import PrivetError
 from privacy.policy import Source
 from tests.worlds.chats import World, code_of
@@ -115,6 +115,12 @@ def test_a_folder_swapped_for_a_link_after_listing_is_refused(world: World, tmp_
     with pytest.raises(FileFault) as caught:
         list(plain_chunks(world.source, found.files[0], source().limits))
     assert caught.value.code == "E-INGEST-150"
+
+
+def test_a_folder_that_goes_away_is_a_reject_and_not_a_crash(world: World, tmp_path: Path) -> None:
+    with pytest.raises(FileFault) as caught:
+        open_beneath(tmp_path / "gone", "a.jsonl")
+    assert caught.value.code == "E-INGEST-151"
 
 
 def test_a_name_that_lies_about_its_compression_is_refused(world: World) -> None:

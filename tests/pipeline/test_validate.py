@@ -24,7 +24,7 @@ from tests.worlds.policies import make_policy
 RANK = "privet.record_of_unit"
 
 
-def frame(count: int = 12, **changes: object) -> pd.DataFrame:
+def frame(count: int = 12, /, **changes: object) -> pd.DataFrame:
     units = [f"u{'abcdef'[n % 6] * 24}" for n in range(count)]
     table = {
         "unit": units,

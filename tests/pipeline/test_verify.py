@@ -41,7 +41,7 @@ def other(world: World, good: Path, tmp_path_factory: pytest.TempPathFactory) ->
     second.__dict__.update(world.__dict__)
     second.policy = world.policy.model_copy(update={"name": "other_chat", "dataset": "other_chat"})
     second.ctx = second.context("run-2")
-    second._ledger_key = "train-2"  # type: ignore[attr-defined]
+    second._ledger_key = "train-2"
     second.run().sign_quorum()
     return second.release().path
 
@@ -62,7 +62,7 @@ def test_an_honest_bundle_verifies(world: World, good: Path) -> None:
     assert any("recomputed" in row.evidence for row in result.rows)
 
 
-@pytest.mark.parametrize("case", OUTSIDERS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", OUTSIDERS, ids=[case.name for case in OUTSIDERS])
 def test_a_changed_bundle_is_refused(case: Outsider, world: World, folder: Path, other: Path) -> None:
     case.cheat(folder, world, other)
     for trust in (world.trust, None):
@@ -71,7 +71,7 @@ def test_a_changed_bundle_is_refused(case: Outsider, world: World, folder: Path,
         assert result.exit_code == case.exit_code
 
 
-@pytest.mark.parametrize("case", INSIDERS, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", INSIDERS, ids=[case.name for case in INSIDERS])
 def test_a_dishonest_pipeline_is_found_out(case: Insider, tmp_path: Path) -> None:
     world, bundle = case.build(tmp_path)
     result = verify_bundle(bundle, world.trust)
@@ -80,7 +80,7 @@ def test_a_dishonest_pipeline_is_found_out(case: Insider, tmp_path: Path) -> Non
 
 
 def test_every_cheat_has_its_own_name() -> None:
-    names = [case.name for case in (*OUTSIDERS, *INSIDERS)]
+    names = [case.name for case in OUTSIDERS] + [case.name for case in INSIDERS]
     assert len(set(names)) == len(names) >= 15
 
 
@@ -175,7 +175,8 @@ from pathlib import Path
 from pipeline.verify import verify_bundle
 code = verify_bundle(Path(sys.argv[1])).exit_code
 # charset_normalizer comes with numpy (f2py) where it is installed
-known = set(sys.stdlib_module_names) | {"charset_normalizer", "cryptography", "numpy", "scipy", "_cffi_backend", "cffi", "privacy", "pipeline", "__main__"}
+known = {"charset_normalizer", "__main__"} | set(sys.stdlib_module_names)
+known |= {"cryptography", "numpy", "scipy", "_cffi_backend", "cffi", "privacy", "pipeline"}
 tops = {n.split(".")[0] for n, m in sys.modules.items() if getattr(m, "__file__", None)}
 print(code, sorted(t for t in tops if t not in known and not t.startswith("_")))
 print(sorted(n for n in sys.modules if n.startswith("pipeline.")))

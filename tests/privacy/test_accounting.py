@@ -72,11 +72,11 @@ def by_integration(q: float, sigma: float, alpha: float) -> float:
     """Naive twin: the definition, by adaptive quadrature in high precision."""
     import mpmath
 
-    with mpmath.workdps(40):
+    with mpmath.workdps(25):
         s, a = mpmath.mpf(sigma), mpmath.mpf(alpha)
         ratio = lambda z: 1 - mpmath.mpf(q) + mpmath.mpf(q) * mpmath.exp((2 * z - 1) / (2 * s**2))  # noqa: E731
         integrand = lambda z: mpmath.npdf(z, 0, s) * ratio(z) ** a  # noqa: E731
-        edges = [-20 * s + n * (40 * s + a) / 24 for n in range(25)]
+        edges = [-20 * s + n * (40 * s + a) / 12 for n in range(13)]
         return float(mpmath.log(mpmath.quad(integrand, edges)) / (a - 1))
 
 
@@ -122,8 +122,9 @@ def test_more_sampling_or_less_noise_never_costs_less(q: float, sigma: float) ->
     base = rdp_poisson_gaussian(q, sigma)
     assert np.all(base >= 0)
     assert np.all(np.diff(base[np.isfinite(base)]) >= -1e-12)  # Rényi divergence grows with its order
-    assert np.all(rdp_poisson_gaussian(min(1.0, q * 1.1), sigma) >= base - 2e-12)
-    assert np.all(rdp_poisson_gaussian(q, sigma * 0.9) >= base - 2e-12)
+    allowed = base * (1 - 1e-10) - 5e-12  # the margins for rounding
+    assert np.all(rdp_poisson_gaussian(min(1.0, q * 1.1), sigma) >= allowed)
+    assert np.all(rdp_poisson_gaussian(q, sigma * 0.9) >= allowed)
 
 
 @settings(max_examples=40, deadline=None)

@@ -237,7 +237,7 @@ def test_racing_processes_never_spend_more_than_the_cap(tmp_path: Path) -> None:
     workers = [fork.Process(target=_compete, args=(path, barrier, queue, n)) for n in range(5)]
     for worker in workers:
         worker.start()
-    believed = sum(queue.get(timeout=120) for _ in workers)
+    believed = sum(queue.get(timeout=40) for _ in workers)
     for worker in workers:
         worker.join(60)
     ledger, most = Ledger(path), most_steps(1.2)

@@ -40,12 +40,12 @@ class Insider:
     name: str
     exit_code: int
     code: str
-    lies: Lies = Lies()
+    lies: Lies | None = None
     votes: Callable[[World, dict[str, bytes]], None] | None = None
     changes: tuple[tuple[str, object], ...] = ()
 
     def build(self, path: Path) -> tuple[World, Path]:
-        world = World(path, self.lies, **dict(self.changes)).run()
+        world = World(path, self.lies, "own", **dict(self.changes)).run()
         votes = self.votes or honest_votes
         return world, world.force_bundle(path / "bundle", lambda files: votes(world, files))
 
@@ -118,7 +118,7 @@ def swapped_trace(folder: Path, world: World, other: Path) -> None:
 
 
 def swapped_verdicts(folder: Path, world: World, other: Path) -> None:
-    _edit(folder / "audit/verdicts.json", lambda v: v[0].update(reason="all is well"))  # type: ignore[index]
+    _edit(folder / "audit/verdicts.json", lambda v: v[0].update(reason="all is well"))
     relist(folder)
 
 
@@ -349,6 +349,7 @@ INSIDERS: tuple[Insider, ...] = (
     Insider("verdict_left_out", 3, "E-CLAIM-015", Lies(verdicts={"probe.divisor": "absent"})),
     Insider("passed_over_a_bound_that_refutes", 3, "E-CLAIM-018", Lies(gate_bound=30.0)),
     Insider("bound_not_a_number", 3, "E-CLAIM-018", Lies(gate_bound=True)),
+    Insider("coins_drawn_after_training", 3, "E-CLAIM-019", Lies(coins_after_training=True)),
     Insider("failed_validation", 3, "E-CLAIM-015", Lies(validation="failed")),
     Insider("validation_of_nothing", 3, "E-CLAIM-015", Lies(validation="not_evaluated")),
     Insider("use_never_approved", 3, "E-GATE-010", Lies(without_use_approval=True)),

@@ -68,7 +68,7 @@ class World:
         self.source = path / "source"
         self.source.mkdir()
 
-    def context(self, run_id: str = "run-1", **changes: object) -> StageContext:
+    def context(self, run_id: str = "run-1", /, **changes: object) -> StageContext:
         policy = make_policy(**changes)
         return StageContext(self.home, policy, policy_digest(policy), run_id, "demo_engineer")
 

@@ -46,6 +46,7 @@ class Lies:
     claim_in_report: Mapping[str, Json] = field(default_factory=dict)
     without_use_approval: bool = False
     use_approval_after_training: bool = False
+    coins_after_training: bool = False
     gate_bound: float = 1.2
     keep_epsilon: bool = False  # do not recompute the trace's epsilon after `trace` was changed
 
@@ -85,6 +86,8 @@ class World:
         train = self._train(protect, validate)
         if self.lies.use_approval_after_training:
             self._approve_use(protect, validate)
+        if self.lies.coins_after_training:
+            self.home.journal.append("canary_commitment", {"run": self.ctx.run_id, "commitment": digest_of("canary coins")})
         audit = self._audit(protect, train)
         digests = RunDigests(ingest, protect, validate, train, audit)
         self.digests = replace(digests, report=self._report(digests))
@@ -156,7 +159,16 @@ class World:
             ),
             "metrics": self._plain("train/metrics.json", {"utility": {"holdout_accuracy": 0.81, "majority_accuracy": 0.44}}),
         }
-        facts: dict[str, Scalar] = {"steps": self.policy.recipe.steps, "holdout_accuracy": 0.81, "majority_accuracy": 0.44}
+        coins = digest_of("canary coins")
+        committed: dict[str, Json] = {"run": self.ctx.run_id, "commitment": coins}
+        if not self.lies.coins_after_training:
+            self.home.journal.append("canary_commitment", committed)
+        facts: dict[str, Scalar] = {
+            "canary_commitment": coins,
+            "steps": self.policy.recipe.steps,
+            "holdout_accuracy": 0.81,
+            "majority_accuracy": 0.44,
+        }
         if self.policy.recipe.mechanism == "dp_sgd":
             trace = self._trace()
             outputs["trace"] = self._plain("train/trace.json", trace.to_json())
@@ -169,8 +181,10 @@ class World:
         ledger = self.home.ledger
         ledger.open_scope(self.policy.dataset, self.policy.privacy_unit.name, budget.cap_epsilon, budget.delta)
         ledger.reserve(self._ledger_key, self.policy.dataset, budget.sampling_probability, noise, steps)
-        ledger.lease(self._ledger_key, steps)
-        ledger.settle(self._ledger_key, steps)
+        spend = ledger.spend(self._ledger_key)
+        if spend is None or spend.settled is None:  # a second run() of the same world finds its training
+            ledger.lease(self._ledger_key, steps)
+            ledger.settle(self._ledger_key, steps)
         honest = MechanismTrace(
             mechanism="poisson_subsampled_gaussian",
             privacy_unit=self.policy.privacy_unit.name,

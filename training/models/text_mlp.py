@@ -6,9 +6,32 @@ Guarantee: a unit's loss depends on that unit alone (no batch statistics), so it
 from __future__ import annotations
 
 import torch
+from opacus.grad_sample import register_grad_sampler
 from torch import Tensor, nn
 
 CANARY_PARAMETER = "canary.weight"
+
+
+class HashedEmbedding(nn.Embedding):
+    """An embedding whose per-unit gradients hold only the rows that the batch touches; the others are exactly zero.
+
+    `touched`: int64 [rows], which rows those are, after each backward pass. A batch of chats touches a few hundred of
+    thousands of buckets, so this is what makes a step cheap; norms and sums are those of the whole table.
+    """
+
+    def __init__(self, buckets: int, width: int) -> None:
+        super().__init__(buckets, width)
+        self.touched = torch.zeros(1, dtype=torch.int64)
+
+
+@register_grad_sampler(HashedEmbedding)
+def _touched_rows(layer: HashedEmbedding, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
+    """Per-unit gradient [units, touched rows, width]: the output gradients, summed by token id."""
+    units, width = len(activations[0]), layer.embedding_dim
+    layer.touched, rows = torch.unique(activations[0], return_inverse=True)
+    gradient = backprops.new_zeros((units, len(layer.touched), width))
+    where = rows.reshape(units, -1, 1).expand(-1, -1, width)
+    return {layer.weight: gradient.scatter_add_(1, where, backprops.reshape(units, -1, width))}
 
 
 class TextMlp(nn.Module):
@@ -20,7 +43,7 @@ class TextMlp(nn.Module):
     def __init__(self, labels: int, hash_buckets: int, embedding_width: int, canaries: int = 0) -> None:
         super().__init__()
         self.canaries = canaries
-        self.embedding = nn.Embedding(hash_buckets, embedding_width)
+        self.embedding = HashedEmbedding(hash_buckets, embedding_width)
         self.hidden = nn.Linear(embedding_width, embedding_width)
         self.head = nn.Linear(embedding_width, labels)
         self.canary = nn.Embedding(canaries + 1, 1, padding_idx=canaries)
