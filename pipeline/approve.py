@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from pipeline.approval_book import ApprovalBook, ApprovalRequest, request_id
 from pipeline.evidence import use_subject
 from pipeline.stage import Manifest, StageContext, load_manifest
+from pipeline.training_budget import budget_scope
 from privacy.canonical import Digest, Json, digest_bytes, digest_of, parse_canonical
 from privacy.errors import GateClosed, IntegrityError, PrivetError, UsageError
 from privacy.gates import APPROVAL_TYPE, Approval, GateName, approval_predicate
@@ -112,7 +113,7 @@ def _asked(ctx: StageContext) -> str:
 
 def _spent(ctx: StageContext) -> str:
     try:
-        return f"{ctx.home.ledger.spent_epsilon(ctx.policy.dataset):g}"
+        return f"{ctx.home.ledger.spent_epsilon(budget_scope(ctx.policy)):g}"
     except PrivetError:  # no scope yet: nothing was ever reserved
         return "0 (no budget opened yet)"
 

@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a defect of Privet; 2 usage, policy, data or machine; 3 a 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import traceback
@@ -22,6 +23,8 @@ Command = Callable[[argparse.Namespace], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of `privet`."""
     args = build_parser().parse_args(arguments)
+    # Libraries call logging.basicConfig when imported; with a handler there already, they can't fill the terminal.
+    logging.getLogger().addHandler(logging.NullHandler())
     command: Command = args.command
     try:
         return command(args)

@@ -123,7 +123,7 @@ def _released(home: Home, airflow: LocalAirflow, logs: Path, screen: Screen) -> 
 
 def _task_line(task: TaskState, screen: Screen) -> None:
     if task.state == "success" and task.started_at and task.ended_at and "gate" not in task.task_id:
-        screen.good(f"{task.task_id:<10}{(task.ended_at - task.started_at).total_seconds():.1f} s")
+        screen.good(f"{task.task_id:<14}{(task.ended_at - task.started_at).total_seconds():.1f} s")
     elif task.state in ("failed", "up_for_retry"):
         screen.bad(f"{task.task_id}: {task.state}")
     elif task.state == "running" and "gate" not in task.task_id:
@@ -179,7 +179,9 @@ def _closing(home: Home, bundle: Path, screen: Screen) -> None:
         "edit dags/policies/demo_support_chat.yaml (say, budget.epsilon) and watch the approvals become void",
     ):
         screen.say(f"  {line}")
-    screen.say(f"\nThe whole demo took {screen.seconds:.0f} s. The signatures are by demo identities whose keys lie in the home.")
+    screen.say(
+        f"\nThe whole demo took {screen.seconds:.0f} s. The signatures are by demo identities whose keys lie in the home."
+    )
 
 
 def _first_customer(folder: Path) -> str:

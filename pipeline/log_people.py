@@ -102,7 +102,7 @@ def make_person(random: Random, number: int, language: str) -> Person:
         "card": _spaced(random, _card(random)),
         "order": random.choice(("ORD-2026-{:06d}", "SO{:08d}", "{:010d}")).format(random.randrange(100_000, 999_999)),
         "password": _password(random),
-        "ip": ".".join(str(random.randrange(81, 200)) for _ in range(4)),
+        "ip": ".".join(str(random.randrange(64, 127)) for _ in range(4)),
         "mac": ":".join(f"{random.randrange(256):02x}" for _ in range(6)),
         "token": "ghp_" + "".join(random.choices("ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz23456789", k=36)),
         "aws_key": "AKIA" + "".join(random.choices("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", k=16)),

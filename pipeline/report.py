@@ -17,6 +17,7 @@ from pipeline.evidence import RunDigests, use_subject
 from pipeline.report_page import Basis, Figure, Report, Section
 from pipeline.report_plots import bounds_plot, budget_plot, counts_plot, rounded_down, rounded_up, utility_plot
 from pipeline.stage import Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.training_budget import budget_scope
 from privacy.accounting import MechanismTrace, privacy_statement
 from privacy.canonical import Digest, Json, Scalar, digest_of, parse_json
 from privacy.errors import PrivetError
@@ -265,7 +266,7 @@ class _Facts:
 
     def _spent(self) -> float:
         try:
-            return self.ctx.home.ledger.spent_epsilon(self.ctx.policy.dataset)
+            return self.ctx.home.ledger.spent_epsilon(budget_scope(self.ctx.policy))
         except PrivetError:
             return 0.0
 

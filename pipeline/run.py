@@ -90,7 +90,7 @@ class _Chain:
                 f"the {request.gate} gate is closed for request {request.id} ({verdict.reason})",
                 f"See it with privet approvals show {request.id}, sign it with privet approvals sign; running again continues",
             )
-        self.screen.good(f"{request.gate + ' gate':<10}{verdict.reason}")
+        self.screen.good(f"{request.gate + ' gate':<14}{verdict.reason}")
 
 
 def gate_verdict(home: Home, request: ApprovalRequest) -> Verdict:
@@ -119,6 +119,17 @@ def _sign_as_demo(home: Home, request: ApprovalRequest) -> None:
         sign_request(home, request, name, role, "approve", reason, home.identity(name), datetime.now(UTC))
 
 
+_SHOWN: Mapping[str, tuple[str, ...]] = {
+    "ingest": ("files", "records", "rejects"),
+    "protect": ("records", "units", "entities", "suppressed"),
+    "validate": ("verdict", "evaluated", "residual_pii"),
+    "train": ("mechanism", "epsilon", "delta", "holdout_accuracy", "majority_accuracy"),
+    "audit": ("claimed_epsilon", "epsilon_lower_bound_gaussian", "failed", "not_evaluated"),
+    "report": ("figures",),
+    "assemble": ("files", "verdicts_blocking"),
+    "release": ("files",),
+}
+
+
 def _worth_showing(manifest: Manifest) -> dict[str, Scalar]:
-    shown = {k: v for k, v in manifest.facts.items() if not str(v).startswith("sha256:") and "." not in k}
-    return dict(list(shown.items())[:6])
+    return {name.replace("_", " "): manifest.facts.get(name) for name in _SHOWN.get(manifest.stage, ())}

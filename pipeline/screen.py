@@ -19,11 +19,12 @@ from rich.table import Table
 from privacy.canonical import Scalar
 
 if TYPE_CHECKING:
-    from pipeline.erase import ErasureReceipt
+    from pipeline.receipt import ErasureReceipt
     from pipeline.verify import Verification
 
 _COLOURS = {"passed": "green", "failed": "red", "not_evaluated": "yellow"}
 _PLAIN_EVERY_SECONDS = 5.0
+_PLAIN_WIDTH = 120
 
 
 class Screen:
@@ -56,7 +57,7 @@ class Screen:
             self._clear()
             shown = ", ".join(f"{k} {_short(v)}" for k, v in facts.items() if v is not None)
             took = "found its own result" if reused else f"{time.monotonic() - began:.1f} s"
-            self.good(f"{name:<10}{took:<22}{shown}")
+            self.good(f"{name:<14}{took:<10}{shown}")
 
         try:
             yield done
@@ -92,6 +93,8 @@ def print_verification(verification: Verification, as_json: bool) -> None:
         print(json.dumps(verification.to_json(), ensure_ascii=False))
         return
     console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=_PLAIN_WIDTH)
     table = Table(show_lines=False, header_style="bold", expand=False)
     for column in ("claim", "evidence", "verdict"):
         table.add_column(column, overflow="fold")

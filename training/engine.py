@@ -189,7 +189,7 @@ class PrivateEngine(Engine):
 
     def _clip(self, units: int) -> int:
         """Clip the per-unit gradients at hand and add them to the sums; the embedding's rows go where they belong."""
-        table = self.model.embedding.weight
+        table: Any = self.model.embedding.weight
         touched = self.model.embedding.touched if units else torch.zeros(1, dtype=torch.int64)
         if units == 0:
             for parameter in self.private.params:  # Opacus gives an embedding one row for an empty batch, a Linear none

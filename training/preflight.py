@@ -20,7 +20,12 @@ from training.data import IGNORED, UnitData
 from training.engine import PlainEngine, PrivateEngine, make_model
 from training.models.text_mlp import HashedEmbedding, TextMlp
 
-_ALLOWED = (nn.Embedding, HashedEmbedding, nn.Linear, TextMlp)  # layers whose per-unit gradients are checked against brute force in the tests
+_ALLOWED = (
+    nn.Embedding,
+    HashedEmbedding,
+    nn.Linear,
+    TextMlp,
+)  # layers whose per-unit gradients are checked against brute force in the tests
 _MAX_GRADIENT_BYTES = 2 * 2**30
 _SYNTHETIC_UNITS = 4
 

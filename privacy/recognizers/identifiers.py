@@ -221,10 +221,10 @@ IDENTIFIERS: tuple[Recognizer, ...] = (
         "PHONE_NUMBER",
         compiled(
             r"(?<![0-9A-Za-z.+/-])(?:\(?0[0-9]{1,4}\)?[ .-][0-9]{2,5}(?:[ .-]?[0-9]{2,4}){1,3}"
-            r"|\([0-9]{2,5}\) ?[0-9]{2,5}[ .-]?[0-9]{3,5})" + RIGHT
+            r"|\([0-9]{2,5}\) ?[0-9]{2,5}[ .-]?[0-9]{3,5}|[0-9]{2,4}(?:[ -][0-9]{2,4}){2,4})" + RIGHT
         ),
         0.5,
-        _NO_PHONE_SUM + "; a trunk zero or brackets, in conversation only",
+        _NO_PHONE_SUM + "; grouped digits, in conversation only",
         check=_phone_grouped,
         digits=9,
         conversation_only=True,

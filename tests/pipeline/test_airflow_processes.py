@@ -87,7 +87,8 @@ def test_children_end_when_we_are_killed(tmp_path: Path) -> None:
     code = (
         "import os, sys, time\nfrom pathlib import Path\nfrom pipeline.airflow_processes import ProcessGroup\n"
         f"group = ProcessGroup(Path({str(tmp_path / 'p.json')!r}))\n"
-        f"group.spawn('c', [sys.executable, '-c', 'import time; time.sleep(120)'], os.environ, Path({str(tmp_path / 'log')!r}))\n"
+        "sleep = [sys.executable, '-c', 'import time; time.sleep(120)']\n"
+        f"group.spawn('c', sleep, os.environ, Path({str(tmp_path / 'log')!r}))\n"
         "print(group._children['c'].pid, flush=True)\ntime.sleep(120)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=ROOT)

@@ -129,6 +129,8 @@ def test_a_source_of_rejects_only_is_an_error_but_the_rejects_are_kept_and_repla
             ingest(world.context(), str(world.source))
         assert caught.value.code == "E-INGEST-002"
         assert "4 x E-INGEST-113" in caught.value.cause
+    objects = [p.read_bytes() for p in (world.home.path / "objects").rglob("*") if p.is_file()]
+    assert sum(data.startswith(b"PRIVETS1") for data in objects) == 1
     kept = [e.facts for e in world.home.journal.entries() if e.kind == "stage"]
     assert [f["stage"] for f in kept] == ["ingest_rejects"]
     mended = world.context(**{"expectations.labels": ["complaint", "refund"]})
@@ -177,12 +179,13 @@ def test_a_replay_that_mends_nothing_says_so_and_leaves_the_quarantine(world: Wo
 
 
 def test_the_record_limit_stops_the_run_and_commits_nothing(world: World) -> None:
-    world.write("a.jsonl", lines(records(11)))
-    ctx = world.context(**{"source.limits": {"max_records": 10}})
+    world.write("a.jsonl", lines(records(2500)))  # more than one batch, so that a sealed object was begun
+    ctx = world.context(**{"source.limits": {"max_records": 2499}})
     assert code_of(ingest, ctx, str(world.source)) == "E-INGEST-003"
     assert "stage" not in world.kinds()
     assert [p for p in (world.home.path / "objects").rglob("*") if p.is_file()] == []
-    assert ingest(world.context(**{"source.limits": {"max_records": 11}}), str(world.source)).manifest.facts["records"] == 11
+    whole = ingest(world.context(**{"source.limits": {"max_records": 2500}}), str(world.source))
+    assert whole.manifest.facts["records"] == 2500
 
 
 def test_rejects_count_towards_the_record_limit(world: World) -> None:

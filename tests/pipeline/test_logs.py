@@ -18,6 +18,12 @@ from privacy.errors import UsageError
 from privacy.recognizers.cn import resident_id_valid
 from privacy.recognizers.spec import luhn
 
+SHAPES = {
+    "EMAIL_ADDRESS": r"[a-z0-9.]{5,}@[a-z.]+\.(?:com|org|net)",
+    "CN_RESIDENT_ID": r"[0-9]{17}[0-9X]",
+    "CUSTOMER_NUMBER": r"C-[0-9]{7}",
+    "IBAN": r"GB[0-9]{2}TEST[0-9]{14}",
+}
 SPEC = LogSpec(seed=3, customers=160, app_lines=300, bad_lines=7)
 
 
@@ -60,6 +66,7 @@ def test_the_same_seed_writes_the_same_bytes_and_another_does_not(logs: Generate
     assert [p.name for p in again.files] == [p.name for p in logs.files]
     assert [p.read_bytes() for p in again.files] == [p.read_bytes() for p in logs.files]
     assert again.planted == logs.planted
+    assert all(p.read_bytes()[4:8] == bytes(4) for p in logs.files), "a time in the gzip header changes with the clock"
     other = generate_logs(tmp_path / "other", LogSpec(seed=4, customers=160))
     assert other.files[0].read_bytes() != logs.files[0].read_bytes()
 
@@ -72,6 +79,8 @@ def test_the_ground_truth_points_at_what_it_names(logs: GeneratedLogs) -> None:
     for row in rows:
         for span in row["spans"]:  # type: ignore[attr-defined]
             assert by_record[str(row["record"])][span["start"] : span["end"]] == span["value"]
+            if span["type"] in SHAPES:
+                assert re.fullmatch(SHAPES[span["type"]], span["value"]), "the span must hold the whole value"
 
 
 def test_planted_numbers_carry_valid_checksums(logs: GeneratedLogs) -> None:

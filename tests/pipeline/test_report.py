@@ -22,7 +22,9 @@ CLAIMED = re.compile(r"\b(compliant|compliance|anonymous|anonymised|anonymized|s
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return World(tmp_path_factory.mktemp("world"), custody="demo").run().sign_quorum()
+    made = World(tmp_path_factory.mktemp("world"), custody="demo")
+    made.draws = True
+    return made.run().sign_quorum()
 
 
 @pytest.fixture(scope="module")

@@ -155,7 +155,8 @@ def test_each_type_is_found_beside_any_script(text: str, value: str, entity: str
 @pytest.mark.parametrize(
     "text",
     [
-        "身份证11010519491231002Y", "11010519490231002X", "GB83WEST12345698765432", "91350100M000100Y44",
+        "身份证11010519491231002Y",
+        "110105194912310021", "11010519490231002X", "GB83WEST12345698765432", "91350100M000100Y44",
     ],
 )  # fmt: skip
 def test_one_wrong_digit_is_not_the_checked_type(text: str) -> None:
@@ -191,6 +192,11 @@ def test_text_that_only_looks_like_a_placeholder_is_searched() -> None:
     assert found("<JOHN alice@example.com>")["alice@example.com"] == "EMAIL_ADDRESS"
     assert found("<DOE_4528> ssn <078-05-1120>") == {"078-05-1120": "US_SSN"}
     assert found("<PERSON> <EMAIL_ADDRESS> <IP_ADDRESS:10.1.2.0/24> <CREDIT_CARD:*1111> <DATE_OF_BIRTH:1990-01>") == {}
+
+
+def test_no_rule_reaches_across_a_placeholder() -> None:
+    assert found("my name is <PERSON> Zorblax") == {}
+    assert found("ssn <US_SSN> it is 4528 there") == {}
 
 
 def test_language_follows_the_script_and_placeholders_do_not_count() -> None:

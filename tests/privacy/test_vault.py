@@ -152,6 +152,38 @@ def test_the_leftover_test_can_fail(home: Path, monkeypatch: pytest.MonkeyPatch)
     assert wrapped in bytes_of(home)
 
 
+def test_an_erasure_that_was_killed_before_clearing_is_finished_by_the_next(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = opened(home)
+    vault._database._erasing = False  # the worst case: nothing was overwritten
+    tokens = fill(vault)
+    wrapped = wrapped_of(home, tokens[7]).encode()
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Vault, "_clear_old_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            vault.erase("chat", "customer 7", "case-1")
+    assert wrapped in bytes_of(home)
+    assert vault.erase("chat", "customer 7", "case-1").was_known
+    assert wrapped not in bytes_of(home)
+
+
+def test_freed_bytes_are_overwritten_and_the_log_is_emptied_beside_an_idle_reader(home: Path) -> None:
+    vault = opened(home)
+    with vault._database.reading() as connection:
+        assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+    idle = sqlite3.connect(home / "vault.sqlite", isolation_level=None)
+    idle.execute("SELECT count(*) FROM subject").fetchone()
+    fill(vault)
+    vault.erase("chat", "customer 7", "case-1")
+    assert (home / "vault.sqlite-wal").stat().st_size == 0
+    idle.close()
+
+
 def test_an_erasure_is_not_reported_done_while_a_reader_holds_old_bytes(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(vault_module, "BUSY_SECONDS", 0.2)
     monkeypatch.setattr("privacy.database.BUSY_SECONDS", 0.2)
