@@ -267,11 +267,15 @@ def test_killed_trainers_are_never_undercharged(tmp_path: Path) -> None:
     Ledger(path).open_scope("chat", "customer", 1.0, DELTA)
     fork = multiprocessing.get_context("fork")
     rng = random.Random(3)
-    kills = 12
+    log.touch()
+    kills = 10
     for number in range(kills):
         worker = fork.Process(target=_train_forever, args=(path, log, number))
+        before = log.stat().st_size
         worker.start()
-        time.sleep(rng.uniform(0.03, 0.12))
+        while log.stat().st_size < before + 10 and worker.is_alive():
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()

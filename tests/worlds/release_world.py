@@ -7,6 +7,7 @@ everywhere (`force_bundle` writes it without asking), so that only recomputing c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -23,6 +24,7 @@ from pipeline.home import Home, add_person
 from pipeline.report import report
 from pipeline.report_page import Plot
 from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, run_stage
+from pipeline.training_budget import budget_scope
 from privacy.accounting import MechanismTrace, calibrate_noise, recompute_epsilon
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_of
 from privacy.policy import Policy
@@ -183,7 +185,7 @@ class World:
         noise = _noise(budget.epsilon, budget.delta, budget.sampling_probability, steps)
         ledger = self.home.ledger
         ledger.open_scope(budget_scope(self.policy), self.policy.privacy_unit.name, budget.cap_epsilon, budget.delta)
-        ledger.reserve(self._ledger_key, self.policy.dataset, budget.sampling_probability, noise, steps)
+        ledger.reserve(self._ledger_key, budget_scope(self.policy), budget.sampling_probability, noise, steps)
         spend = ledger.spend(self._ledger_key)
         if spend is None or spend.settled is None:  # a second run() of the same world finds its training
             ledger.lease(self._ledger_key, steps)
@@ -250,9 +252,11 @@ class World:
     def _report(self, digests: RunDigests) -> Digest:
         if self.draws:
             return self._make_report(digests)
-        blank = lambda *args, **kwargs: Plot("not drawn in this world", b"<svg/>")  # noqa: E731 - drawing is most of a run's time
-        names = ("budget_plot", "bounds_plot", "counts_plot", "utility_plot")
-        with mock.patch.multiple("pipeline.report", **{name: blank for name in names}):
+        names = ("budget_plot", "bounds_plot", "counts_plot", "utility_plot")  # drawing is most of a run's time
+        blank = mock.Mock(return_value=Plot("not drawn in this world", b"<svg/>"))
+        with ExitStack() as patches:
+            for name in names:
+                patches.enter_context(mock.patch(f"pipeline.report.{name}", blank))
             return self._make_report(digests)
 
     def _make_report(self, digests: RunDigests) -> Digest:
