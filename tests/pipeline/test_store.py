@@ -340,8 +340,11 @@ def test_a_killed_writer_leaves_whole_objects_only(home: Path) -> None:
     fork = multiprocessing.get_context("fork")
     for round_ in range(4):
         worker = fork.Process(target=_write_forever, args=(home,))
+        before = len(list((home / "results").glob("*")))
         worker.start()
-        time.sleep(0.15 + 0.03 * round_)
+        while len(list((home / "results").glob("*"))) < before + 3 and worker.is_alive():
+            time.sleep(0.002)
+        time.sleep(0.003 * round_)
         assert worker.pid is not None
         os.kill(worker.pid, signal.SIGKILL)
         worker.join()
