@@ -1,0 +1,255 @@
+"""The audit: three-valued, loud about training without a mechanism, and silent about real units."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import audit as audit_module
+from pipeline.audit import Bound, audit, bound_verdict, ledger_verdict, read_claim
+from pipeline.output_scan import count_leaks, make_prompts, scan
+from pipeline.stage import Manifest, StageResult
+from pipeline.train import train
+from privacy import bounds
+from privacy.errors import DataError, IntegrityError
+from tests.pipeline.training_world import SETTINGS, TrainingWorld
+from training import engine
+from training.probe import CHECKS
+
+NAMES = {
+    *(f"probe.{check}" for check in CHECKS),
+    "audit.epsilon_lower_bound",
+    "audit.ledger_match",
+    "audit.canary_reveal",
+    "audit.utility",
+    "audit.output_scan",
+}
+
+
+def trained(world: TrainingWorld) -> StageResult:
+    return train(world.ctx, world.protect.digest, world.approve())
+
+
+def outcomes(world: TrainingWorld, result: StageResult) -> dict[str, str]:
+    recorded = json.loads(world.home.store.read_plain(result.manifest.outputs["verdicts"]))
+    return {v["check"]: v["outcome"] for v in recorded}
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainingWorld, StageResult, StageResult]:
+    # A level at which the tests' own runs raise no alarm by chance.
+    world = TrainingWorld(tmp_path_factory.mktemp("honest"), audit={**SETTINGS["audit"], "probe_level": 1e-6})  # type: ignore[dict-item]
+    run = trained(world)
+    return world, run, audit(world.ctx, world.protect.digest, run.digest)
+
+
+def test_an_honest_run_passes_every_check(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, _, result = honest
+    assert outcomes(world, result) == dict.fromkeys(NAMES, "passed")
+
+
+def test_the_bounds_are_published_with_level_and_assumption(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, _, result = honest
+    found = json.loads(world.home.store.read_plain(result.manifest.outputs["bounds"]))
+    assert [(b["name"], b["level"]) for b in found["bounds"]] == [
+        ("steinke", 0.95),
+        ("fdp", 0.95),
+        ("gaussian", 0.95),
+        ("gaussian", 0.999),
+    ]
+    assert all(b["assumes"] for b in found["bounds"])
+    assert 0 <= found["bounds"][3]["epsilon_lower_bound"] <= found["bounds"][2]["epsilon_lower_bound"] < 8
+
+
+def test_no_membership_of_a_real_unit_leaves_the_audit(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, _, result = honest
+    for name, ref in result.manifest.outputs.items():
+        data = world.home.store.read_plain(ref)
+        assert len(data) < 20_000, name
+        assert b"u0001" not in data
+        assert b"coins" not in data.replace(b"fair secret coins only", b"").replace(b"the revealed coins", b"")
+
+
+def test_training_without_a_mechanism_fails_loudly(tmp_path: Path) -> None:
+    settings = {**SETTINGS["recipe"], "mechanism": "non_private"}  # type: ignore[dict-item]
+    world = TrainingWorld(tmp_path, recipe=settings)
+    run = trained(world)
+    found = outcomes(world, audit(world.ctx, world.protect.digest, run.digest))
+    assert set(found) == NAMES
+    for check in ("probe.noise_scale", "probe.clipping", "audit.epsilon_lower_bound", "audit.ledger_match"):
+        assert found[check] == "failed"
+    assert found["audit.utility"] == "passed"
+    assert world.home.ledger.scopes() == []
+
+
+def test_half_of_the_claimed_noise_is_caught_in_the_stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = TrainingWorld(tmp_path)
+    real = engine.SecretNoiseOptimizer.add_noise
+
+    def half(self: engine.SecretNoiseOptimizer) -> None:
+        self.noise_multiplier, kept = self.noise_multiplier / 2, self.noise_multiplier
+        real(self)
+        self.noise_multiplier = kept
+
+    monkeypatch.setattr(engine.SecretNoiseOptimizer, "add_noise", half)
+    run = trained(world)
+    assert outcomes(world, audit(world.ctx, world.protect.digest, run.digest))["probe.noise_scale"] == "failed"
+
+
+def test_a_missing_record_is_not_evaluated_and_never_passed(
+    honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, run, _ = honest
+    monkeypatch.setattr(audit_module, "_open_trail", lambda *args: None)
+    monkeypatch.setattr(audit_module, "_open_model", lambda *args: (None, None))
+    output = audit_module._audit(world.ctx, world.protect.digest, run.digest)
+    recorded = json.loads(world.home.store.read_plain(output.outputs["verdicts"]))
+    found = {v["check"]: v["outcome"] for v in recorded}
+    assert found.pop("audit.ledger_match") == "passed"
+    assert set(found) == NAMES - {"audit.ledger_match"}
+    assert set(found.values()) == {"not_evaluated"}
+
+
+def test_coins_that_were_not_committed_to_are_caught(
+    honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer that picks the coins afterwards could fake any score."""
+    world, run, _ = honest
+    trail = audit_module._open_trail(world.ctx, run.manifest, _claim(world, run))
+    assert trail is not None
+    flipped = trail.coins.coins.copy()
+    flipped[0] ^= True
+    forged = replace(trail, coins=replace(trail.coins, coins=flipped))
+    verdict = audit_module._reveal_verdict(world.ctx, run.manifest, run.digest, forged)
+    assert verdict.outcome == "failed"
+
+
+def test_a_commitment_made_after_training_is_caught(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, run, _ = honest
+    trail = audit_module._open_trail(world.ctx, run.manifest, _claim(world, run))
+    assert trail is not None
+    coins = replace(trail.coins, salt=bytes(32))
+    world.home.journal.append("canary_commitment", {"run": "run-1", "commitment": coins.commitment})
+    facts = {**run.manifest.facts, "canary_commitment": coins.commitment}
+    late = audit_module._reveal_verdict(world.ctx, replace(run.manifest, facts=facts), run.digest, replace(trail, coins=coins))
+    assert late.outcome == "failed"
+    assert "after" in late.reason
+
+
+def test_a_record_of_another_length_is_no_record(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, run, _ = honest
+    claim = replace(_claim(world, run), steps_in_model=39)
+    assert audit_module._open_trail(world.ctx, run.manifest, claim) is None
+
+
+def test_audit_of_another_dataset_is_refused(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, run, _ = honest
+    with pytest.raises(IntegrityError, match="E-AUDIT-001"):
+        audit(world.ctx, "sha256:" + "5" * 64, run.digest)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 39}, {"noise_multiplier": 9.0}, {"sampling_probability": 0.1}, {"steps_in_model": 41}, {"epsilon": 0.5}],
+)
+def test_a_trace_that_differs_from_the_ledger_is_caught(
+    honest: tuple[TrainingWorld, StageResult, StageResult], change: dict[str, float]
+) -> None:
+    world, run, _ = honest
+    claim = _claim(world, run)
+    spend = world.home.ledger.spend(claim.ledger_key)
+    assert ledger_verdict(claim, 8.0, spend).outcome == "passed"
+    assert ledger_verdict(replace(claim, **change), 8.0, spend).outcome == "failed"  # type: ignore[arg-type]
+
+
+def test_an_epsilon_over_the_approval_is_caught(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, run, _ = honest
+    claim = _claim(world, run)
+    assert ledger_verdict(claim, 2.0, world.home.ledger.spend(claim.ledger_key)).outcome == "failed"
+    assert ledger_verdict(claim, 8.0, None).outcome == "failed"
+
+
+def test_the_gate_reads_the_bound_of_its_own_level_only(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, run, _ = honest
+    claim = _claim(world, run)
+    lucky = [Bound("gaussian", 0.95, 99.0, ""), Bound("steinke", 0.999, 99.0, "")]
+    assert bound_verdict(lucky, claim, 0.999).outcome == "not_evaluated"
+    assert bound_verdict([*lucky, Bound("gaussian", 0.999, 3.0, "")], claim, 0.999).outcome == "passed"
+    assert bound_verdict([Bound("gaussian", 0.999, bounds.EPSILON_CAP, "")], claim, 0.999).outcome == "failed"
+
+
+def test_utility_below_the_policy_fails(tmp_path: Path) -> None:
+    audit_settings = {**SETTINGS["audit"], "min_accuracy": 1.0}  # type: ignore[dict-item]
+    recipe = {**SETTINGS["recipe"], "steps": 10, "learning_rate": 1e-6}  # type: ignore[dict-item]
+    world = TrainingWorld(tmp_path, audit=audit_settings, recipe=recipe)
+    run = trained(world)
+    assert outcomes(world, audit(world.ctx, world.protect.digest, run.digest))["audit.utility"] == "failed"
+
+
+class Blind:
+    def redact(self, text: str) -> object:
+        from privacy.redact import Redacted
+
+        return Redacted(text)
+
+
+def test_a_blind_redactor_is_caught_by_the_planted_values() -> None:
+    prompts = make_prompts(["refund", "delivery"], ["en", "zh"])
+    found = scan(prompts, ["refund"] * len(prompts), Blind())  # type: ignore[arg-type]
+    assert found.leaks == found.planted == len(prompts)
+
+
+def test_planted_values_are_new_each_time_and_found_without_their_spaces() -> None:
+    first, second = ({p.value for p in make_prompts(["refund"], ["en", "zh"])} for _ in range(2))
+    assert not {v for v in first & second if not v.startswith("203.")}
+    assert count_leaks('{"x":"4111111111111111"}', ["4111 1111 1111 1111"]) == 1
+
+
+def test_a_table_that_leaks_is_not_written(
+    honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, run, _ = honest
+    model, holdout = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
+    monkeypatch.setattr(audit_module, "_redactor", lambda secrets: Blind())
+    verdict, predictions, redaction = audit_module._scan_outputs(world.ctx, model, holdout)
+    assert verdict.outcome == "failed"
+    assert predictions["prompts"] == []
+    assert redaction["leaks"] == redaction["planted_values"]
+
+
+def test_a_redactor_that_breaks_is_not_evaluated(
+    honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world, run, _ = honest
+
+    class Broken:
+        def redact(self, text: str) -> object:
+            raise DataError("E-REDACT-001", "the output could not be searched", "Do not release it")
+
+    model, holdout = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
+    monkeypatch.setattr(audit_module, "_redactor", lambda secrets: Broken())
+    verdict, predictions, _ = audit_module._scan_outputs(world.ctx, model, holdout)
+    assert verdict.outcome == "not_evaluated"
+    assert predictions == {}
+
+
+def test_a_malformed_trace_is_refused() -> None:
+    with pytest.raises(IntegrityError, match="E-AUDIT-002"):
+        read_claim(b'{"mechanism":"none"}')
+
+
+def test_the_sealed_record_opens_without_pickle(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    world, run, _ = honest
+    data = world.home.store.read_sealed(run.manifest.outputs["audit_trace"])
+    with np.load(io.BytesIO(data), allow_pickle=False) as trail:
+        assert set(trail) == {"gradients", "members", "slots", "coins", "salt", "non_finite_units"}
+
+
+def _claim(world: TrainingWorld, run: StageResult) -> audit_module.Claim:
+    assert isinstance(run.manifest, Manifest)
+    return read_claim(world.home.store.read_plain(run.manifest.outputs["trace"]))
