@@ -176,14 +176,17 @@ def _quarantines(home: Home, lineage: _Lineage, subject: str) -> Iterator[Artifa
 def _model(home: Home, digest: Digest, manifest: Manifest) -> ModelTouched:
     """The remedy follows from the mechanism trace; a model without one that can be read counts as not private."""
     ref = manifest.outputs.get("trace")
-    if ref is not None:
-        try:
-            trace = MechanismTrace.from_json(parse_json(home.store.read_plain(ref)))
-        except PrivetError:
-            return ModelTouched(digest, "unknown", None, None, "withdraw and retrain: its mechanism trace can't be read")
-        bound = f"bounded by (epsilon {trace.epsilon:.4g}, delta {trace.delta:.2g}); retrain recommended at next run"
-        return ModelTouched(digest, "dp_sgd", trace.epsilon, trace.delta, bound)
-    return ModelTouched(digest, "non_private", None, None, "withdraw and retrain")
+    if ref is None:
+        return ModelTouched(digest, "non_private", None, None, "withdraw and retrain")
+    try:
+        recorded = parse_json(home.store.read_plain(ref))
+        if isinstance(recorded, Mapping) and recorded.get("mechanism") == "none":
+            return ModelTouched(digest, "non_private", None, None, "withdraw and retrain")
+        trace = MechanismTrace.from_json(recorded)
+    except PrivetError:
+        return ModelTouched(digest, "unknown", None, None, "withdraw and retrain: its mechanism trace can't be read")
+    bound = f"bounded by (epsilon {trace.epsilon:.4g}, delta {trace.delta:.2g}); retrain recommended at next run"
+    return ModelTouched(digest, "dp_sgd", trace.epsilon, trace.delta, bound)
 
 
 def _digests(value: Json) -> Iterator[Digest]:

@@ -67,15 +67,15 @@ class Screen:
     def progress(self, what: str, done: int, total: int) -> None:
         """A `Progress` callback: one live line on a terminal, a line every few seconds elsewhere."""
         now = time.monotonic()
-        of = f"/{total}" if total else ""
+        count = f" {done}/{total}" if total else f" {done}" if done else ""
         if self.console.is_terminal:
             if now - self._last >= 0.1:
                 self._last = now
-                sys.stdout.write(f"\r\x1b[2K  {what} {done}{of}")
+                sys.stdout.write(f"\r\x1b[2K  {what}{count}")
                 sys.stdout.flush()
         elif now - self._last >= _PLAIN_EVERY_SECONDS:
             self._last = now
-            self.console.print(f"  {escape(what)} {done}{of}")
+            self.console.print(f"  {escape(what)}{count}")
 
     def _clear(self) -> None:
         if self.console.is_terminal:

@@ -12,7 +12,7 @@ from pipeline.ingest import ingest
 from pipeline.protect import protect
 from pipeline.read import read_protected
 from pipeline.receipt import ERASURE_TYPE
-from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.stage import StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.validate import validate
 from privacy.accounting import MechanismTrace
 from privacy.canonical import canonical_json
@@ -58,11 +58,10 @@ def trained(world: World, ctx: StageContext, done: StageResult, private: bool) -
     """A stand-in for the train stage: same lineage, same outputs."""
 
     def body() -> StageOutput:
-        outputs: dict[str, ArtifactRef] = {}
-        if private:
-            data = canonical_json(trace().to_json())
-            outputs["trace"] = world.home.store.put_plain(data, dataset="test_chat", path="trace.json", data_class="trace")
-        return StageOutput(outputs, {})
+        value = trace().to_json() if private else {**trace().to_json(), "mechanism": "none"}
+        data = canonical_json(value)
+        ref = world.home.store.put_plain(data, dataset="test_chat", path="trace.json", data_class="trace")
+        return StageOutput({"trace": ref}, {})
 
     return run_stage(ctx, "train", {"protect": done.digest}, body)
 
@@ -126,7 +125,7 @@ def test_models_and_releases_are_named_with_an_honest_remedy(lived: tuple[World,
     found = {m.manifest: m for m in receipt.models}
     assert set(found) == {private.digest, open_model.digest}
     assert found[private.digest].remedy == "bounded by (epsilon 8, delta 0.0001); retrain recommended at next run"
-    assert found[open_model.digest].remedy == "withdraw and retrain"
+    assert (found[open_model.digest].mechanism, found[open_model.digest].remedy) == ("non_private", "withdraw and retrain")
     assert len(receipt.releases) == 2
 
 

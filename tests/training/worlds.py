@@ -90,18 +90,8 @@ class ReseededNoise(PrivateEngine):
     """The same noise in every step, as after seeding the generator in the loop."""
 
     def step(self, number: int) -> object:  # type: ignore[override]
-        self.private.noise = GaussianNoise(bytes(32))
-        self.private.noise.draw(0, 1)
-        self.private.noise = _Constant()
+        self.private.noise = _FromStart(0)
         return super().step(number)
-
-
-class _Constant(GaussianNoise):
-    def __init__(self) -> None:
-        super().__init__(bytes(32))
-
-    def draw(self, step: int, size: int) -> np.ndarray:
-        return GaussianNoise(bytes(32)).draw(0, size)
 
 
 class ReplayedNoise(PrivateEngine):
