@@ -117,15 +117,20 @@ class ApprovalBook:
         return sorted((self.get(name) for name in names), key=lambda r: (r.created_at, r.id))
 
     def check(self, envelope: bytes, trust: TrustRoot, now: datetime | None = None) -> Approval:
-        """Verify an envelope against what was asked; raises IntegrityError E-SIGN-0xx or GateClosed E-GATE-0xx."""
+        """Verify an envelope against what was asked; raises IntegrityError E-SIGN-0xx or GateClosed E-GATE-0xx.
+
+        A key signs once; once that signature has expired, it may sign again.
+        """
+        moment = now or datetime.now(UTC)
         approval = approval_of(open_envelope(envelope, trust))
         asked = [r for r in self.list() if r.digest == approval.digest and r.gate == approval.gate]
-        _refuse_unless_countable(approval, asked, trust, now or datetime.now(UTC))
+        _refuse_unless_countable(approval, asked, trust, moment)
         earlier = [approval_of(open_envelope(e, trust)) for e in self.envelopes(approval.digest) if e != envelope]
         same_gate = [a for a in earlier if a.gate == approval.gate]
         if approval.decision == "approve" and any(a.decision == "reject" for a in same_gate):
             raise _refused("E-GATE-012", "an approver rejected exactly this evidence", "Change what was rejected and ask again")
-        if any(a.signer_key == approval.signer_key and a.decision == approval.decision for a in same_gate):
+        standing = [a for a in same_gate if a.decision == "reject" or not _expired(a, asked, moment)]
+        if any(a.signer_key == approval.signer_key and a.decision == approval.decision for a in standing):
             raise _refused("E-GATE-016", "this key has signed this request already", "Ask another holder of a missing role")
         return approval
 
@@ -175,12 +180,16 @@ def _refuse_unless_countable(approval: Approval, asked: Sequence[ApprovalRequest
         raise _refused("E-GATE-023", f"this gate does not ask for the role {approval.role}", "Sign in a role of the quorum")
     if approval.decision == "approve" and all(r.requested_by == approval.signer for r in asked):
         raise _refused("E-GATE-015", "the requester can't approve their own request", "Ask another holder of the role")
-    if now > approval.signed_at + timedelta(hours=max(r.expires_hours for r in asked)):
+    if _expired(approval, asked, now):
         raise _refused("E-GATE-013", "the approval has expired", "Sign the request again")
     if approval.signed_at > now + _CLOCK_SKEW:
         raise _refused("E-GATE-018", "the approval is dated in the future", "Set the clock of the signing machine")
     if len(approval.reason.strip()) < 3:
         raise _refused("E-GATE-019", "the approval gives no reason", "Say in one sentence why")
+
+
+def _expired(approval: Approval, asked: Sequence[ApprovalRequest], now: datetime) -> bool:
+    return now - approval.signed_at > timedelta(hours=max(r.expires_hours for r in asked))
 
 
 def _write_once(path: Path, data: bytes) -> None:

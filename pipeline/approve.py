@@ -29,6 +29,7 @@ __all__ = [
     "ApprovalRequest",
     "ask",
     "record_envelope",
+    "rejection",
     "request_release",
     "request_use",
     "sign_envelope",
@@ -180,14 +181,42 @@ def sign_envelope(
 
 def record_envelope(home: Home, request: ApprovalRequest, envelope: bytes, now: datetime) -> Approval:
     """Journal and keep an approval of `request`, wherever it was signed. Raises as `ApprovalBook.check`."""
-    _refuse_altered_request(home, request)
+    refuse_altered_request(home, request)
     approval = home.approvals.check(envelope, home.trust, now)
+    if approval.decision == "approve":
+        refuse_rejected(home, request.gate, request.digest)
     if (approval.gate, approval.digest) != (request.gate, request.digest):
         raise GateClosed("E-GATE-024", "the approval is about another request", f"Sign request {request.id} itself")
     if envelope not in home.approvals.envelopes(request.digest):
         # Journal first: an approval that counts is always in the journal; an entry without its file harms nothing.
         home.journal.append("approval", _approval_facts(request, approval, envelope))
     return home.approvals.add(envelope, home.trust, now)
+
+
+def record_unsigned_reject(home: Home, request: ApprovalRequest, role: str, responder: str) -> None:
+    """A click on Reject by a person whose key is elsewhere: no signature, but nobody may pass it over either."""
+    facts: dict[str, Json] = {"run": request.run_id, "gate": request.gate, "digest": request.digest}
+    facts |= {"request": request.id, "decision": "reject", "role": role, "responder": responder}
+    home.journal.append("unsigned_reject", facts)
+
+
+def rejection(home: Home, gate: GateName, digest: Digest) -> Verdict | None:
+    """The verdict when the journal has a rejection of exactly this digest.
+
+    A rejection is final though its envelope be deleted from the approval book: the journal is what remembers it.
+    """
+    for entry in home.journal.entries():
+        facts = entry.facts
+        decided = entry.kind in ("approval", "unsigned_reject") and facts.get("decision") == "reject"
+        if decided and (facts.get("gate"), facts.get("digest")) == (gate, digest):
+            return Verdict(f"gate.{gate}", "failed", "E-GATE-012: the journal has a rejection of exactly this evidence")
+    return None
+
+
+def refuse_rejected(home: Home, gate: GateName, digest: Digest) -> None:
+    """Raises GateClosed E-GATE-012."""
+    if rejection(home, gate, digest) is not None:
+        raise GateClosed("E-GATE-012", "an approver rejected exactly this evidence", "Change what was rejected and ask again")
 
 
 def ask(home: Home, request: ApprovalRequest) -> ApprovalRequest:
@@ -231,7 +260,8 @@ def _refuse_odd_reason(reason: str) -> None:
         )
 
 
-def _refuse_altered_request(home: Home, request: ApprovalRequest) -> None:
+def refuse_altered_request(home: Home, request: ApprovalRequest) -> None:
+    """Raises IntegrityError E-APPROVE-004 unless the pipeline asked in exactly these words, says its signed journal."""
     if _journalled_digest(home, request) != digest_of(request.to_json()):
         raise _altered()
 

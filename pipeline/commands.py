@@ -117,10 +117,12 @@ def approvals_list(args: Namespace) -> int:
 
 
 def approvals_show(args: Namespace) -> int:
+    from pipeline.approve import refuse_altered_request
     from pipeline.home import Home
 
     home = Home.open(args.home)
     request = home.approvals.get(args.id)
+    refuse_altered_request(home, request)
     print(f"request {request.id}: {request.gate} gate of {request.policy_name}, run {request.run_id}")
     print(f"asked by {request.requested_by} at {request.created_at}; needs {dict(request.quorum)}")
     print(f"a signature covers {request.digest}")
@@ -132,7 +134,7 @@ def approvals_show(args: Namespace) -> int:
 
 
 def approvals_sign(args: Namespace) -> int:
-    from pipeline.approve import sign_envelope, sign_request
+    from pipeline.approve import refuse_altered_request, sign_envelope, sign_request
     from pipeline.home import Home, read_key_file
 
     home = Home.open(args.home)
@@ -140,6 +142,7 @@ def approvals_sign(args: Namespace) -> int:
     request = home.approvals.get(args.id)
     now = datetime.now(UTC)
     if args.print_only:
+        refuse_altered_request(home, request)
         sys.stdout.write(sign_envelope(request, args.role, args.decision, args.reason, key, now).decode() + "\n")
         return 0
     vote = sign_request(home, request, args.name, args.role, args.decision, args.reason, key, now)

@@ -14,6 +14,7 @@ from pathlib import Path
 from privacy.errors import EnvironmentFault, PrivetError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+_REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE}
 _OURS = ("pipeline", "privacy", "training", "dags")
 
 
@@ -30,6 +31,12 @@ def as_privet_error(error: BaseException) -> PrivetError:
     if (isinstance(error, OSError) and error.errno in _FULL) or _database_full(error):
         return EnvironmentFault(
             "E-DISK-001", "the disk is full; nothing half-written was kept", "Free some space; running again continues"
+        )
+    if isinstance(error, OSError) and error.errno in _REFUSED:
+        return EnvironmentFault(
+            "E-DISK-002",
+            f"the machine refused to read or write a file ({error.strerror})",
+            "Check the disk, and the owner and mode of the home; running again continues",
         )
     if isinstance(error, MemoryError):
         return EnvironmentFault("E-MEMORY-001", "the machine ran out of memory", "Use a smaller source or a larger machine")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from privacy.canonical import Digest
 from privacy.errors import GateClosed, IntegrityError, PrivetError, UsageError
-from privacy.gates import Approval, approval_of
+from privacy.gates import Approval, approval_fault, approval_of
 from privacy.signing import TrustRoot, open_envelope
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Decision = Literal["approve", "reject"]
 _MAX_ENVELOPE = 20_000
-_FINAL_CODES = frozenset({"E-GATE-012"})  # rejected already: asking again can't change it
+_FINAL_CODES = frozenset({"E-GATE-012", "E-GATE-039"})  # rejected: asking again can't change it
 
 
 class AnswerRefused(GateClosed):
@@ -56,7 +56,8 @@ def record_answer(home: Home, request: ApprovalRequest, seat: Seat, answer: Answ
     """Check the answer and put the signed statement into the approval book and the journal.
 
     Raises AnswerRefused when the person, or another, can still answer rightly: E-GATE-030, 031, 033 to 036, and
-    what signing refuses. Raises GateClosed E-GATE-012 when the same bytes were rejected, IntegrityError as signing does.
+    what signing refuses. Raises GateClosed E-GATE-012 when the same bytes were rejected before, E-GATE-039 when they are
+    rejected now by a person whose key is elsewhere (journalled, and final all the same), IntegrityError as signing does.
     """
     if answer.responder not in seat.assigned:
         raise AnswerRefused(
@@ -65,13 +66,13 @@ def record_answer(home: Home, request: ApprovalRequest, seat: Seat, answer: Answ
     if answer.decision == "approve" and answer.responder == request.requested_by:
         raise AnswerRefused("E-GATE-031", "the requester answered their own request", "Another person has to answer")
     try:
-        approval = _signed_already(home, request, seat, answer) or _sign(home, request, seat, answer, now)
+        approval = _signed_already(home, request, seat, answer, now) or _sign(home, request, seat, answer, now)
     except (GateClosed, UsageError) as error:
         if isinstance(error, AnswerRefused) or error.code in _FINAL_CODES:
             raise
         raise AnswerRefused(error.code, error.cause, error.remedy) from None
     if answer.decision == "approve":
-        _check_voters(home, request, seat)
+        _check_voters(home, request, seat, now)
     return approval
 
 
@@ -85,21 +86,33 @@ def check_shown(request: ApprovalRequest, digest: Digest) -> None:
         )
 
 
-def _signed_already(home: Home, request: ApprovalRequest, seat: Seat, answer: Answer) -> Approval | None:
-    """Signed in a terminal, or by an earlier try of this task."""
-    wanted = (answer.responder, request.gate, answer.decision, seat.role)
-    kept = home.approvals.approvals(request.digest, home.trust)
-    return next((a for a in kept if (a.signer, a.gate, a.decision, a.role) == wanted), None)
+def _signed_already(home: Home, request: ApprovalRequest, seat: Seat, answer: Answer, now: datetime) -> Approval | None:
+    """Signed in a terminal, or by an earlier try of this task. Raises GateClosed E-GATE-012 after a rejection."""
+    from pipeline.approve import refuse_rejected
+
+    kept = [a for a in home.approvals.approvals(request.digest, home.trust) if a.gate == request.gate]
+    if answer.decision == "approve":
+        refuse_rejected(home, request.gate, request.digest)
+        kept = [a for a in kept if approval_fault(a, request.requirement, home.trust, now) is None]
+    wanted = (answer.responder, answer.decision, seat.role)
+    return next((a for a in kept if (a.signer, a.decision, a.role) == wanted), None)
 
 
 def _sign(home: Home, request: ApprovalRequest, seat: Seat, answer: Answer, now: datetime) -> Approval:
-    from pipeline.approve import record_envelope, sign_request
+    from pipeline.approve import record_envelope, record_unsigned_reject, sign_request
 
     trust = home.trust
     if answer.envelope.strip():
         return record_envelope(home, request, _pasted(trust, request, seat, answer), now)
     person = trust.by_name(answer.responder)
     if person is None or person.custody != "demo":
+        if answer.decision == "reject":
+            record_unsigned_reject(home, request, seat.role, answer.responder)
+            raise GateClosed(
+                "E-GATE-039",
+                "rejected, without a signature, by a person who keeps their own key",
+                "Change what was rejected and ask again",
+            )
         raise AnswerRefused(
             "E-GATE-036",
             "the answer carries no signature, and this person keeps their own key",
@@ -132,8 +145,9 @@ def _pasted(trust: TrustRoot, request: ApprovalRequest, seat: Seat, answer: Answ
     return data
 
 
-def _check_voters(home: Home, request: ApprovalRequest, seat: Seat) -> None:
-    kept = home.approvals.approvals(request.digest, home.trust)
+def _check_voters(home: Home, request: ApprovalRequest, seat: Seat, now: datetime) -> None:
+    everything = home.approvals.approvals(request.digest, home.trust)
+    kept = [a for a in everything if approval_fault(a, request.requirement, home.trust, now) is None]
     voters = {a.signer for a in kept if (a.gate, a.role, a.decision) == (request.gate, seat.role, "approve")}
     if len(voters) < seat.number:
         raise AnswerRefused(

@@ -20,13 +20,12 @@ from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 from privacy.signing import Person, SigningKey, TrustRoot
 
 if TYPE_CHECKING:
+    from pipeline.approve import ApprovalBook
+    from pipeline.store import Store
     from privacy.journal import Journal
     from privacy.keys import Keyring
     from privacy.ledger import Ledger
     from privacy.vault import Vault
-
-    from pipeline.approve import ApprovalBook
-    from pipeline.store import Store
 
 LAYOUT = 1
 PIPELINE = "privet-pipeline"
@@ -75,9 +74,10 @@ class Home:
         _write_new(path / "trust.json", canonical_json(TrustRoot(tuple(people)).to_json()))
         if not (path / "keyring.json").exists():
             Keyring.create(path / "keyring.json", path / "root.key")
-        _write_new(path / "VERSION.json", canonical_json({"layout": LAYOUT, "made_by": CODE_VERSION}))
         home = cls(path, key)
-        home.journal.append("home_created", {"layout": LAYOUT, "trust_root": home.trust.digest})
+        if home.journal.head() is None:  # a creation that was cut short may have come this far
+            home.journal.append("home_created", {"layout": LAYOUT, "trust_root": home.trust.digest})
+        _write_new(path / "VERSION.json", canonical_json({"layout": LAYOUT, "made_by": CODE_VERSION}))
         return home
 
     @classmethod
@@ -168,9 +168,7 @@ def add_person(home: Home, person: Person) -> TrustRoot:
     """Enrol a key holder; the change is journalled with both digests."""
     before = home.trust
     after = TrustRoot((*before.people, person))
-    temporary = home.path / "trust.json.new"
-    temporary.write_bytes(canonical_json(after.to_json()))
-    temporary.replace(home.path / "trust.json")
+    _replace(home.path / "trust.json", canonical_json(after.to_json()))
     home.journal.append("trust_changed", {"before": before.digest, "after": after.digest, "added": person.name})
     return after
 
@@ -191,12 +189,17 @@ def _load_or_make_key(path: Path) -> SigningKey:
 
 
 def write_key_file(path: Path, key: SigningKey) -> None:
-    """A new 0600 file with the seed in hex; never overwrites."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(key.export_seed().hex() + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    """A new 0600 file with the seed in hex, whole or not at all; never overwrites (FileExistsError)."""
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.new")
+    try:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(handle, "w") as file:
+            file.write(key.export_seed().hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(temporary, path)  # a rename would overwrite
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def read_key_file(path: Path) -> SigningKey:
@@ -232,9 +235,17 @@ def _read(path: Path) -> bytes:
 def _write_new(path: Path, data: bytes) -> None:
     if path.exists():
         return
-    temporary = path.with_name(path.name + ".new")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    _replace(path, data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Old or new, whole, after any crash; no other file stays."""
+    temporary = path.with_name(f".{path.name}.{os.urandom(6).hex()}.new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

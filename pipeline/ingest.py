@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.quarantine import Quarantine, Reject, quarantine_of, read_quarantine
 from pipeline.readers import Row, parse_row, read_rows
 from pipeline.records import Record, Rejected, to_record
 from pipeline.sources import FileFault, Survey, SurveyedFile, source_folder, survey
-from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, committed, load_manifest, run_stage
 from pipeline.tables import SealedTable
 from privacy.canonical import Digest, Scalar
 from privacy.errors import DataError, UsageError
@@ -38,7 +39,7 @@ def ingest(ctx: StageContext, source_uri: str) -> StageResult:
     """
     found = survey(source_folder(source_uri), ctx.policy.source)
     inputs = {"source": found.digest}
-    return run_stage(ctx, "ingest", inputs, lambda: _ingest(ctx, found, inputs))
+    return run_stage(ctx, "ingest", inputs, lambda: _ingest(ctx, found, inputs), partial(_leads_on, ctx))
 
 
 def replay_quarantine(ctx: StageContext, ingest_digest: Digest) -> StageResult:
@@ -50,7 +51,14 @@ def replay_quarantine(ctx: StageContext, ingest_digest: Digest) -> StageResult:
     ref = quarantine_of(load_manifest(ctx.home, ingest_digest))
     if ref is None:
         raise UsageError("E-INGEST-006", "that manifest has no quarantine", "Give the digest of an ingest that counted rejects")
-    return run_stage(ctx, "ingest_replay", {"ingest": ingest_digest}, lambda: _replay(ctx, ref, ingest_digest))
+    inputs = {"ingest": ingest_digest}
+    return run_stage(ctx, "ingest_replay", inputs, lambda: _replay(ctx, ref, ingest_digest), partial(_leads_on, ctx))
+
+
+def _leads_on(ctx: StageContext, result: StageResult) -> bool:
+    """Protect destroys the raw batch on purpose; the result is of use while the batch or the protected dataset is there."""
+    raw = result.manifest.outputs.get("raw")
+    return (raw is not None and ctx.home.store.exists(raw)) or committed(ctx, "protect", {"ingest": result.digest}) is not None
 
 
 @dataclass(slots=True)

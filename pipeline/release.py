@@ -91,9 +91,13 @@ def release(ctx: StageContext, assemble_digest: Digest) -> ReleaseResult:
             return _result(case, folder / "bundle", (folder / "bundle" / RELEASE_STATEMENT).read_bytes(), reused=True)
         statement = _sign(ctx, evidence, now)
         temporary = folder / ".bundle-tmp"
-        _write(case, temporary, statement, now)
-        ctx.home.journal.append("release", _release_facts(case, statement))
-        install(temporary, folder / "bundle", before)
+        try:
+            _write(case, temporary, statement, now)
+            ctx.home.journal.append("release", _release_facts(case, statement))
+            install(temporary, folder / "bundle", before)
+        except BaseException:
+            remove_folder(temporary)  # it holds the plain model
+            raise
     return _result(case, folder / "bundle", statement, reused=False)
 
 
@@ -217,7 +221,6 @@ def _write(case: _Case, temporary: Path, statement: bytes, now: datetime) -> Non
     write_files(temporary, {**case.files, RELEASE_STATEMENT: statement}, {MODEL_FILE: model})
     written: Verification = verify_bundle(temporary, case.ctx.home.trust, now)
     if written.exit_code != 0:
-        remove_folder(temporary)
         raise IntegrityError(
             "E-RELEASE-007",
             f"the written bundle does not verify ({written.failures[0].claim})",

@@ -134,7 +134,7 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> str:
         for v in verdicts
     )
     return (
-        '<div class="scroll"><table><thead><tr><th>check</th><th>verdict</th><th>what was seen</th><th>source</th></tr></thead>'
+        '<div class="scroll"><table class="verdicts"><thead><tr><th>check</th><th>verdict</th><th>what was seen</th><th>source</th></tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -195,12 +195,13 @@ a{color:var(--blue)}
 section{background:var(--paper);border:1px solid var(--line);border-radius:12px;padding:24px 26px;margin:0 0 20px}
 section p{max-width:76ch}
 .scroll{overflow-x:auto}
-table{border-collapse:collapse;width:100%;font-size:14.5px;margin:10px 0}
-th,td{text-align:left;vertical-align:top;padding:8px 10px;border-bottom:1px solid var(--line)}
+table{border-collapse:collapse;width:100%;font-size:14px;line-height:1.4;margin:10px 0}
+th,td{text-align:left;vertical-align:top;padding:5px 10px;border-bottom:1px solid var(--line)}
 thead th{color:var(--muted);font-weight:600;font-size:13px}
 tbody th{font-weight:500;width:30%}
 tbody tr:last-child>*{border-bottom:0}
 td{overflow-wrap:anywhere}
+td:last-child,.verdicts td:first-child{white-space:nowrap}
 code{font-family:ui-monospace,"SF Mono",Menlo,Consolas,monospace;font-size:13px}
 pre{background:var(--tint);border:1px solid var(--line);border-radius:8px;padding:12px 14px;overflow-x:auto;margin:10px 0}
 .badge,.verdict{display:inline-block;border-radius:999px;padding:1px 10px;font-size:12.5px;white-space:nowrap}
@@ -210,7 +211,7 @@ pre{background:var(--tint);border:1px solid var(--line);border-radius:8px;paddin
 .verdict{font-weight:600}.verdict.passed{color:var(--green);background:var(--green-bg)}
 .verdict.failed{color:var(--red);background:var(--red-bg)}.verdict.not_evaluated{color:var(--amber);background:var(--amber-bg)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:18px;margin:12px 0}
-figure{margin:0}figure img{width:100%;height:auto;display:block}figcaption{color:var(--muted);font-size:13.5px;margin-top:4px}
+figure{margin:0;max-width:620px}figure img{width:100%;height:auto;display:block}figcaption{color:var(--muted);font-size:13.5px;margin-top:4px}
 footer{color:var(--muted);font-size:13px;padding-top:6px;padding-bottom:44px}
 @media(max-width:720px){nav ol{columns:1}header,nav,main,footer{padding-left:14px;padding-right:14px}section{padding:18px 14px}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}nav{display:none}}

@@ -96,6 +96,11 @@ class _Chain:
 def gate_verdict(home: Home, request: ApprovalRequest) -> Verdict:
     """Whether the gate of this request is open now."""
     need = Requirement(request.gate, dict(request.quorum), request.expires_hours, request.requested_by)
+    from pipeline.approve import rejection
+
+    rejected = rejection(home, request.gate, request.digest)
+    if rejected is not None:
+        return rejected
     votes = home.approvals.approvals(request.digest, home.trust)
     return decide_gate(request.digest, votes, need, home.trust, datetime.now(UTC))
 

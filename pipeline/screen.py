@@ -6,7 +6,6 @@ Prints plain lines where the output is no terminal, so that a CI log stays reada
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -71,16 +70,16 @@ class Screen:
         if self.console.is_terminal:
             if now - self._last >= 0.1:
                 self._last = now
-                sys.stdout.write(f"\r\x1b[2K  {what}{count}")
-                sys.stdout.flush()
+                self.console.file.write(f"\r\x1b[2K  {what}{count}")
+                self.console.file.flush()
         elif now - self._last >= _PLAIN_EVERY_SECONDS:
             self._last = now
             self.console.print(f"  {escape(what)}{count}")
 
     def _clear(self) -> None:
         if self.console.is_terminal:
-            sys.stdout.write("\r\x1b[2K")
-            sys.stdout.flush()
+            self.console.file.write("\r\x1b[2K")
+            self.console.file.flush()
 
     @property
     def seconds(self) -> float:

@@ -1,7 +1,8 @@
 """A stage is a function of digests: it takes manifests and a policy and gives a manifest.
 
-Guarantee: a stage that has committed is not run again for the same inputs and policy; two racers commit one
-result (first writer wins); the journal has the entry before the result becomes visible.
+Guarantee: a stage that has committed is not run again for the same inputs and policy while what it made is there;
+two racers commit one result (first writer wins); the journal has the entry before the result becomes visible; what
+a failed stage or the loser of a race has sealed is destroyed.
 Assumption: the body writes only through the store, whose objects are immutable.
 """
 
@@ -10,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline.provisional import keep, provisional
 from privacy.canonical import Digest, Json, Scalar, digest_of, parse_canonical
 from privacy.errors import IntegrityError
 from privacy.policy import Policy
@@ -132,14 +135,61 @@ class StageResult:
     reused: bool
 
 
-def run_stage(ctx: StageContext, stage: str, inputs: Mapping[str, Digest], body: Callable[[], StageOutput]) -> StageResult:
-    """Find the committed result for these inputs, or run `body` and commit it."""
-    key = digest_of({"stage": stage, "policy": ctx.policy_digest, "inputs": dict(inputs), "code_version": CODE_VERSION})
-    found = ctx.home.store.result(key)
-    if found is not None:
-        return StageResult(found, load_manifest(ctx.home, found), reused=True)
-    output = body()
-    manifest = Manifest(
+def run_stage(
+    ctx: StageContext,
+    stage: str,
+    inputs: Mapping[str, Digest],
+    body: Callable[[], StageOutput],
+    usable: Callable[[StageResult], bool] | None = None,
+) -> StageResult:
+    """Find the committed result for these inputs, or run `body` and commit it.
+
+    usable: whether a committed result can be gone on with; by default, while every object it names is in the store.
+    """
+    key = _result_key(ctx, stage, inputs)
+    standing = _standing(ctx, key)
+    if standing is not None and (usable or partial(_whole, ctx))(standing):
+        return standing
+    stale = ctx.home.store.result(key)
+    with provisional(ctx.home.store):
+        output = body()
+        manifest = _manifest(ctx, stage, inputs, output)
+        digest = ctx.home.store.put_json(manifest.to_json())
+        facts: dict[str, Json] = {"stage": stage, "run": ctx.run_id, "policy": ctx.policy_digest, "manifest": digest}
+        ctx.home.journal.append("stage", facts)
+        try:
+            winner = ctx.home.store.commit_result(key, digest, instead_of=stale)
+        finally:
+            if ctx.home.store.result(key) == digest:  # also when the record stands and only a later flush failed
+                keep(output.outputs.values())
+    return StageResult(winner, load_manifest(ctx.home, winner), reused=winner != digest)
+
+
+def committed(ctx: StageContext, stage: str, inputs: Mapping[str, Digest]) -> StageResult | None:
+    """The committed result for these inputs, if it is there with every object it names."""
+    standing = _standing(ctx, _result_key(ctx, stage, inputs))
+    return standing if standing is not None and _whole(ctx, standing) else None
+
+
+def _standing(ctx: StageContext, key: Digest) -> StageResult | None:
+    """None also when the manifest is gone; a damaged one raises IntegrityError E-STORE-002."""
+    store = ctx.home.store
+    found = store.result(key)
+    if found is None or not store.holds(found):
+        return None
+    return StageResult(found, load_manifest(ctx.home, found), reused=True)
+
+
+def _whole(ctx: StageContext, result: StageResult) -> bool:
+    return all(ctx.home.store.exists(ref) for ref in result.manifest.outputs.values())
+
+
+def _result_key(ctx: StageContext, stage: str, inputs: Mapping[str, Digest]) -> Digest:
+    return digest_of({"stage": stage, "policy": ctx.policy_digest, "inputs": dict(inputs), "code_version": CODE_VERSION})
+
+
+def _manifest(ctx: StageContext, stage: str, inputs: Mapping[str, Digest], output: StageOutput) -> Manifest:
+    return Manifest(
         stage,
         ctx.policy_digest,
         ctx.policy.dataset,
@@ -149,10 +199,6 @@ def run_stage(ctx: StageContext, stage: str, inputs: Mapping[str, Digest], body:
         CODE_VERSION,
         ctx.clock().isoformat(timespec="seconds"),
     )
-    digest = ctx.home.store.put_json(manifest.to_json())
-    ctx.home.journal.append("stage", {"stage": stage, "run": ctx.run_id, "policy": ctx.policy_digest, "manifest": digest})
-    winner = ctx.home.store.commit_result(key, digest)
-    return StageResult(winner, load_manifest(ctx.home, winner), reused=winner != digest)
 
 
 def load_manifest(home: Home, digest: Digest) -> Manifest:

@@ -11,6 +11,7 @@ visible, and so is plain evidence (`put_plain`, `put_json`), which must hold no 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import io
 import os
@@ -21,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from pipeline.provisional import note
 from pipeline.stage import ArtifactRef
 from privacy.canonical import Digest, Json, canonical_json, digest_bytes, is_digest, parse_canonical
 from privacy.errors import EnvironmentFault, IntegrityError, PrivetError, UsageError
@@ -104,6 +106,7 @@ class Store:
                 sink.close()
             digest, size = self._publish(file)
         sink._ref = ArtifactRef(digest, data_class, dataset, path, size, sealed=True)
+        note(sink._ref)
 
     def open_sealed(self, ref: ArtifactRef) -> BinaryIO:
         """Seekable plaintext of a sealed object.
@@ -116,7 +119,7 @@ class Store:
             if not ref.sealed:
                 raise UsageError("E-STORE-006", "a plain object was opened as a sealed one", "Read it with read_plain")
             if _digest_file(file) != ref.digest or file.tell() != ref.size:
-                raise _damaged()
+                raise self._damaged(ref.digest)
             file.seek(0)
             wrapped, offset = _read_envelope(file, ref)
             context = SealContext(ref.dataset, ref.path, ref.data_class).to_bytes()
@@ -143,7 +146,7 @@ class Store:
         with self._open(digest) as file:
             data = file.read()
         if digest_bytes(data) != digest:
-            raise _damaged()
+            raise self._damaged(digest)
         return data
 
     def read_plain(self, ref: ArtifactRef) -> bytes:
@@ -153,7 +156,10 @@ class Store:
 
     def exists(self, ref: ArtifactRef) -> bool:
         """Whether the object lies there; not whether it is intact."""
-        return self._path(ref.digest).is_file()
+        return self.holds(ref.digest)
+
+    def holds(self, digest: Digest) -> bool:
+        return self._path(digest).is_file()
 
     def shred(self, ref: ArtifactRef) -> bool:
         """Destroy a sealed object: its wrapped key is overwritten, then the file goes. False when it was gone already.
@@ -190,14 +196,19 @@ class Store:
             raise IntegrityError("E-STORE-005", "a recorded result is damaged", "Delete that file in results/ and run again")
         return text
 
-    def commit_result(self, key: Digest, digest: Digest) -> Digest:
-        """Record `digest` for `key` unless one is recorded; returns the one that stands."""
+    def commit_result(self, key: Digest, digest: Digest, instead_of: Digest | None = None) -> Digest:
+        """Record `digest` for `key` unless one is recorded; returns the one that stands.
+
+        instead_of: a recorded result whose objects are gone; it is replaced, unless another process did so first.
+        """
         _hexadecimal(digest)
         with self._new_file() as file:
             file.write(digest.encode("ascii") + b"\n")
-            with _disk_faults():
+            with _disk_faults(), _locked(self._results):
                 os.fsync(file.fileno())
-                with suppress(FileExistsError):
+                if instead_of is not None and self.result(key) == instead_of:
+                    file.path.replace(self._result_path(key))
+                with suppress(FileExistsError, FileNotFoundError):
                     os.link(file.path, self._result_path(key))
                 _sync_folder(self._results)
         standing = self.result(key)
@@ -242,13 +253,25 @@ class Store:
             if error.errno not in (errno.ENOENT, errno.ELOOP):
                 raise _io_fault(error) from None
             raise IntegrityError(
-                "E-STORE-001", "an object of the store is missing", "Run the stage that made it again, or restore objects/"
+                "E-STORE-001",
+                f"{self._shown(digest)} of the store is missing",
+                "Restore it from a backup, or run again, which makes anew what can be made anew",
             ) from None
         return io.FileIO(handle)
 
     def _path(self, digest: Digest) -> Path:
         name = _hexadecimal(digest)
         return self._objects / name[:2] / name
+
+    def _shown(self, digest: Digest) -> str:
+        return str(self._path(digest).relative_to(self._objects.parent))
+
+    def _damaged(self, digest: Digest) -> IntegrityError:
+        return IntegrityError(
+            "E-STORE-002",
+            f"{self._shown(digest)} is not what was written",
+            "Restore it from a backup, or delete it and run again, which makes anew what can be made anew",
+        )
 
     def _result_path(self, key: Digest) -> Path:
         return self._results / _hexadecimal(key)
@@ -326,6 +349,16 @@ def _hexadecimal(digest: Digest) -> str:
     return digest.removeprefix("sha256:")
 
 
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _sync_folder(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
@@ -353,14 +386,6 @@ def _io_fault(error: OSError) -> EnvironmentFault:
         "E-STORE-011",
         f"the store can't be read or written ({error.strerror})",
         "Check the disk and the owner of the home, then run again",
-    )
-
-
-def _damaged() -> IntegrityError:
-    return IntegrityError(
-        "E-STORE-002",
-        "an object of the store is not what was written",
-        "Restore it, or delete it and run the stage that made it again",
     )
 
 

@@ -14,10 +14,11 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from pipeline.faults import as_privet_error
 from pipeline.home import Home
 from pipeline.stage import Progress, StageContext, load_manifest
 from privacy.canonical import Digest, is_digest
-from privacy.errors import EnvironmentFault, GateClosed, IntegrityError, PolicyError, PrivetError
+from privacy.errors import GateClosed, IntegrityError, PolicyError, PrivetError
 from privacy.policy_file import load_policy, policy_digest
 
 if TYPE_CHECKING:
@@ -45,11 +46,7 @@ def value_free(call: Callable[_P, _R]) -> Callable[_P, _R]:
             for reason in getattr(error, "details", ()):  # a refused release has many
                 log.error("%s", reason)
         except Exception as error:
-            fault = EnvironmentFault(
-                "E-INTERNAL-001",
-                f"{call.__name__} stopped on an unexpected {type(error).__name__}; its message is withheld, it may quote data",
-                "Run the stage again; if it stops again, run it with privet run on made-up data to see the message",
-            )
+            fault = as_privet_error(error)
         # Outside the except block, so that nothing is chained to it again.
         fault.__cause__ = fault.__context__ = None
         fault.__suppress_context__ = True

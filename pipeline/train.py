@@ -18,11 +18,12 @@ import numpy as np
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, calibrate_noise, recompute_epsilon
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_of
-from privacy.errors import DataError, GateClosed, IntegrityError
+from privacy.errors import BudgetExceeded, DataError, GateClosed, IntegrityError, PrivetError
 from privacy.gates import Requirement, decide_gate
 from privacy.noise import NOISE_SOURCE, SAMPLER
 
 if TYPE_CHECKING:
+    from pipeline.training_budget import SealedCheckpoints
     from privacy.policy import Policy
     from training.config import TrainingConfig
     from training.data import Record, UnitData
@@ -44,10 +45,13 @@ class TrainingData:
 def train(ctx: StageContext, protect_digest: Digest, use_approval_subject: Digest) -> StageResult:
     """Outputs: model (sealed), model_config, trace, audit_trace (sealed), metrics.
 
-    Raises GateClosed E-TRAIN-001 or 002 (approval), BudgetExceeded, E-TRAIN codes; a killed run continues when run again.
+    Raises GateClosed E-TRAIN-001, 002 or E-GATE-012 (approval), BudgetExceeded, E-TRAIN codes; a killed run continues when
+    run again.
     """
+    from pipeline.approve import refuse_rejected
     from pipeline.training_budget import SealedCheckpoints, only_trainer
 
+    refuse_rejected(ctx.home, "use", use_approval_subject)  # also when the result stands already: it must not go further
     inputs = {"protect": protect_digest, "use": use_approval_subject}
     key = ledger_key(ctx.policy_digest, protect_digest, use_approval_subject)
     checkpoints = SealedCheckpoints(ctx.home, ctx.policy.dataset, key)
@@ -100,6 +104,7 @@ def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoint
     def open_lease() -> Lease:
         if not private:
             return Unmetered(config.steps)
+        _refuse_settled(ctx, key, checkpoints)
         opened.append(LedgerLease(ctx.home.ledger, key, policy, config.noise_multiplier, steps))
         return opened[0]
 
@@ -121,6 +126,17 @@ def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoint
     for lease in opened:
         lease.settle()
     return _output(ctx, config, outcome, data, key if private else "")
+
+
+def _refuse_settled(ctx: StageContext, key: str, checkpoints: SealedCheckpoints) -> None:
+    """What this approval allowed was done and charged; without its result or checkpoint there is nothing to go on from."""
+    spend = ctx.home.ledger.spend(key)
+    if spend is not None and spend.settled is not None and checkpoints.load() is None:
+        raise BudgetExceeded(
+            "E-TRAIN-024",
+            "this training was done and charged, but its result is gone from the store",
+            "Restore objects/ and results/ from a backup, or change the policy and ask for a new use approval",
+        )
 
 
 def noise_multiplier(policy: Policy) -> float:
@@ -156,7 +172,10 @@ def _use_subjects(ctx: StageContext, protect_digest: Digest) -> list[Digest]:
         named = entry.facts.get("manifest")
         if entry.kind != "stage" or entry.facts.get("stage") != "validate" or not isinstance(named, str):
             continue
-        manifest = load_manifest(ctx.home, named)
+        try:
+            manifest = load_manifest(ctx.home, named)
+        except PrivetError:  # one that can't be read approves nothing; an old run's must not stop this one
+            continue
         fits = manifest.policy_digest == ctx.policy_digest and protect_digest in manifest.inputs.values()
         if fits and manifest.facts.get("verdict") == "passed":
             found.append(use_subject(ctx.policy_digest, protect_digest, named, budget.epsilon, budget.delta))

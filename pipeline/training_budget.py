@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.provisional import keep
 from pipeline.stage import ArtifactRef
 from privacy.canonical import canonical_json, parse_canonical
-from privacy.errors import EnvironmentFault, PrivetError
+from privacy.errors import EnvironmentFault, IntegrityError, PrivetError
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -65,8 +66,18 @@ class SealedCheckpoints:
         return self.home.path / "checkpoints" / f"{self.key}.json"
 
     def load(self) -> bytes | None:
+        """None when there is none. Raises IntegrityError E-TRAIN-025 when there was one and it can't be read any more."""
         ref = self._ref()
-        return None if ref is None else self.home.store.read_sealed(ref)
+        try:
+            return None if ref is None else self.home.store.read_sealed(ref)
+        except IntegrityError as error:
+            if not error.code.startswith(("E-STORE", "E-SEAL")):
+                raise
+        raise IntegrityError(
+            "E-TRAIN-025",
+            "the checkpoint of this training is missing or damaged in the store",
+            "Restore objects/ from a backup, or change the policy and ask for a new use approval; what was leased stays charged",
+        )
 
     def save(self, data: bytes) -> None:
         before = self._ref()
@@ -78,6 +89,7 @@ class SealedCheckpoints:
             os.fsync(file.fileno())
         with _disk_faults():
             temporary.replace(self._pointer)
+            keep([ref])
             _sync_folder(self._pointer.parent)
         if before is not None:
             self.home.store.shred(before)

@@ -90,16 +90,19 @@ def decide_gate(
     """Decide whether `digest` is approved.
 
     Rules, in order; the first that does not hold is the answer:
+      0. the quorum asks for at least one signature, and for no fewer than one of any role it names;
       1. no counted approval is a rejection of exactly this digest: a reject is final for these bytes;
       2. at least one approval covers exactly this digest and gate;
       3. each counted approval is unexpired at `now`, not from the future, gives a reason, and its key holds its role;
-      4. the requester is not among the approvers, and no key counts twice;
+      4. the requester is not among the approvers, and no key counts twice; a renewed vote stands for an expired one;
       5. the quorum is met, role by role.
 
     Guarantee: a changed byte anywhere under the digest changes the digest, so rule 2 fails.
     Not covered: whether the people who signed were right.
     """
     check = f"gate.{requirement.gate}"
+    if not requirement.quorum or any(need < 1 for need in requirement.quorum.values()):
+        return Verdict(check, "failed", "E-GATE-026: the quorum asks for nobody, so nobody can have approved")
     covering = [a for a in approvals if a.digest == digest and a.gate == requirement.gate]
     if any(a.decision == "reject" and _holds_role(a, trust) for a in covering):
         return Verdict(check, "failed", "E-GATE-012: an approver rejected exactly this evidence")
@@ -107,32 +110,40 @@ def decide_gate(
         if approvals:
             return Verdict(check, "failed", "E-GATE-011: the approvals do not cover these bytes")
         return Verdict(check, "not_evaluated", "E-GATE-010: nobody has approved yet")
-    faults: list[str] = []
-    counted: dict[str, set[str]] = {role: set() for role in requirement.quorum}
-    used: set[str] = set()
+    counted, fault = _count(covering, requirement, trust, now)
+    short = {role: need - sum(a.role == role for a in counted) for role, need in requirement.quorum.items()}
+    missing = [f"{lacking} more {role}" for role, lacking in sorted(short.items()) if lacking > 0]
+    if missing:
+        return Verdict(check, "failed", f"{fault}; still needed: {', '.join(missing)}", digest)
+    return Verdict(check, "passed", f"approved by {', '.join(f'{a.signer} as {a.role}' for a in counted)}", digest)
+
+
+def _count(
+    covering: Sequence[Approval], requirement: Requirement, trust: TrustRoot, now: datetime
+) -> tuple[list[Approval], str]:
+    """The votes that count, one for each key, and what is to be said when they are too few."""
+    faults: list[tuple[str, str]] = []
+    used: dict[str, Approval] = {}
     for approval in covering:
-        fault = _fault(approval, requirement, trust, now)
-        if fault is None and approval.signer_key in used:
+        fault = approval_fault(approval, requirement, trust, now)
+        if fault is None and approval.signer_key in used and used[approval.signer_key].role != approval.role:
             fault = "E-GATE-016: one key signed twice"
         if fault is not None:
-            faults.append(fault)
-        elif approval.role in counted:
-            counted[approval.role].add(approval.signer_key)
-            used.add(approval.signer_key)
-    missing = [f"{need - len(counted[r])} more {r}" for r, need in sorted(requirement.quorum.items()) if len(counted[r]) < need]
-    if missing:
-        why = faults[0] if faults else "E-GATE-017: the quorum is not met"
-        return Verdict(check, "failed", f"{why}; still needed: {', '.join(missing)}", digest)
-    names = ", ".join(f"{a.signer} as {a.role}" for a in covering if a.signer_key in used)
-    return Verdict(check, "passed", f"approved by {names}", digest)
+            faults.append((approval.signer_key, fault))
+        elif approval.role in requirement.quorum and approval.decision == "approve":
+            used.setdefault(approval.signer_key, approval)
+    # The expired vote of somebody who renewed it is not what is missing.
+    told = [fault for key, fault in faults if key not in used or fault.startswith("E-GATE-016")]
+    return list(used.values()), told[0] if told else "E-GATE-017: the quorum is not met"
 
 
-def _fault(approval: Approval, requirement: Requirement, trust: TrustRoot, now: datetime) -> str | None:
+def approval_fault(approval: Approval, requirement: Requirement, trust: TrustRoot, now: datetime) -> str | None:
+    """Why this approval does not count at `now`, with its code; None when it does. Says nothing about decision and digest."""
     if approval.signer == requirement.requested_by:
         return "E-GATE-015: the requester approved their own request"
     if not _holds_role(approval, trust):
         return f"E-GATE-014: the key of an approval does not hold the role {approval.role}"
-    if now > approval.signed_at + timedelta(hours=requirement.expires_hours):
+    if now - approval.signed_at > timedelta(hours=requirement.expires_hours):  # a sum could leave the calendar
         return "E-GATE-013: an approval has expired"
     if approval.signed_at > now + timedelta(minutes=5):
         return "E-GATE-018: an approval is dated in the future"

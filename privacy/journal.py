@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,10 +88,11 @@ class JournalState:
 class Journal:
     """Safe for threads and processes; each append is durable when it returns."""
 
-    __slots__ = ("_database", "_key")
+    __slots__ = ("_database", "_key", "_seen")
 
     def __init__(self, path: Path, key: SigningKey) -> None:
         self._key = key
+        self._seen: set[tuple[Digest, str]] = set()  # digest and signature of entries that were verified already
         self._database = Database(path, _SCHEMA)
 
     def append(self, kind: str, facts: Mapping[str, Json]) -> Entry:
@@ -111,8 +112,17 @@ class Journal:
             return _entry(seq, body, signature)
 
     def entries(self, start: int = 0) -> list[Entry]:
+        """Entries from `start` on, verified: decisions are made by them, and the file is not out of others' reach.
+
+        Raises IntegrityError E-JOURNAL-001 to 004.
+        """
         with self._database.reading() as connection:
-            return _all(connection, start)
+            found = _all(connection, start)
+        if found and found[0].seq != start:
+            raise IntegrityError("E-JOURNAL-003", f"the journal does not hold entry {start}", "Restore the journal")
+        verify_entries(self._key.public_hex, found, self._seen)
+        self._seen.update((entry.digest, entry.signature) for entry in found)
+        return found
 
     def head(self) -> Entry | None:
         with self._database.reading() as connection:
@@ -141,9 +151,10 @@ def parse_export(data: bytes) -> list[Entry]:
     raise _malformed()
 
 
-def verify_entries(public_hex: str, entries: Sequence[Entry]) -> None:
+def verify_entries(public_hex: str, entries: Sequence[Entry], seen: Set[tuple[Digest, str]] = frozenset()) -> None:
     """Check a run of consecutive entries (from 0, or cut from the middle): digests, chain, signatures.
 
+    seen: digest and signature of entries whose signature under this very key was verified before.
     Raises IntegrityError E-JOURNAL-002 (altered), 003 (chain broken), 004 (not signed by this key).
     """
     before: Entry | None = None
@@ -162,7 +173,7 @@ def verify_entries(public_hex: str, entries: Sequence[Entry]) -> None:
                 f"the journal's chain is broken before entry {entry.seq}",
                 "An entry is missing, added or out of order: restore the journal",
             )
-        if not _signed_by(public_hex, entry.signature, body):
+        if (entry.digest, entry.signature) not in seen and not _signed_by(public_hex, entry.signature, body):
             raise IntegrityError(
                 "E-JOURNAL-004",
                 f"journal entry {entry.seq} is not signed by the journal's key",

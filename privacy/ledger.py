@@ -233,7 +233,7 @@ def _total(spends: Sequence[Spend]) -> list[int]:
     for spend in spends:
         if spend.fingerprint != _fingerprint(spend.scope, spend.sampling_probability, spend.noise_multiplier, spend.steps):
             raise IntegrityError(
-                "E-LEDGER-008", "a charge in the ledger is not what was reserved", "Restore ledger.sqlite; run privet doctor"
+                "E-LEDGER-008", "a charge in the ledger is not what was reserved", "Restore ledger.sqlite from a backup and run again"
             )
         step = charge_vector(spend.sampling_probability, spend.noise_multiplier)
         total = [used + spend.charged * units for used, units in zip(total, step, strict=True)]

@@ -1,7 +1,7 @@
 """One object owns sampler, clipping, noise, divisor and the record of what it did: they can't be set apart from each other.
 
 Guarantee of `PrivateEngine`: a step samples every unit independently with the public probability, clips each unit's whole
-gradient to the clipping norm in float32, adds Gaussian noise of noise_multiplier * clipping_norm under a secret key and
+gradient to the clipping norm (norms in float64), adds Gaussian noise of noise_multiplier * clipping_norm under a secret key and
 divides by the public divisor; a batch without units still takes a noise-only step; a unit whose gradient is not finite
 contributes zero. Steps run only under a lease (`training.trainer`).
 Assumption: the model's layers are those that `training.preflight` has checked against brute force.
@@ -27,6 +27,7 @@ from training.data import IGNORED, UnitData
 from training.models.text_mlp import TextMlp
 
 _MICRO_BATCH_BYTES = 256 * 2**20  # of per-unit gradients held at once
+_ROUNDING = 1 - 2.0**-20  # of a clip factor: float32 rounds each product by up to 2^-24, which must not lift a unit over the norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,19 @@ class SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         )
         self.noise = noise
         self.step_number = 0
+
+    def clip_and_accumulate(self) -> None:
+        """Clipped sum into p.summed_grad, by norms in float64.
+
+        A float32 norm loses small entries beside a large partial sum (a relative 1e-4 at the default size), so Opacus'
+        own factor would let such a unit exceed the clipping norm by as much.
+        """
+        squares = [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float64).square() for g in self.grad_samples]
+        norms = torch.stack(squares, dim=1).sum(1).sqrt()
+        factors = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0) * _ROUNDING
+        for parameter in self.params:
+            clipped = torch.einsum("i,i...", factors.to(parameter.dtype), parameter.grad_sample)
+            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
 
     def add_noise(self) -> None:
         """Sum of clipped gradients plus noise, into p.grad."""

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.faults import InternalFault
 from pipeline.home import Home
 from pipeline.tasks import enrolled_requester, run_protect, value_free
-from privacy.errors import DataError, EnvironmentFault, GateClosed, IntegrityError, PrivetError
+from privacy.errors import DataError, GateClosed, IntegrityError, PrivetError
 
 POLICY = Path(__file__).resolve().parents[2] / "dags" / "policies" / "customer_service.yaml"
 SECRET = "wei.zhang@example.com"
@@ -30,7 +31,7 @@ def wraps() -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "code", "kind"), [(parses, "E-INTERNAL-001", EnvironmentFault), (wraps, "E-TEST-001", DataError)]
+    ("call", "code", "kind"), [(parses, "E-INTERNAL-001", InternalFault), (wraps, "E-TEST-001", DataError)]
 )
 def test_a_librarys_exception_cannot_quote_a_record(call: object, code: str, kind: type[PrivetError]) -> None:
     with pytest.raises(kind) as caught:
@@ -44,7 +45,7 @@ def test_a_librarys_exception_cannot_quote_a_record(call: object, code: str, kin
 
 
 def test_an_error_names_the_type_that_was_withheld() -> None:
-    with pytest.raises(EnvironmentFault, match="ValueError"):
+    with pytest.raises(InternalFault, match="ValueError"):
         parses()
 
 

@@ -53,6 +53,22 @@ def test_the_clipped_sum_is_that_of_one_unit_at_a_time(clipping_norm: float, mic
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6 * clipping_norm)
 
 
+def test_a_unit_of_many_small_entries_does_not_slip_past_the_clipping_norm() -> None:
+    """Summed in float32 beside large entries, small squares vanish: such a norm is too small and the clip factor too large."""
+    made = engine(hash_buckets=64)
+    table = made.model.embedding.weight
+    made.private.zero_grad()
+    for parameter in made.private.params:
+        parameter.grad_sample = torch.zeros(1, *parameter.shape)
+    spread = torch.full((1, 1_000_000, 4), 1e-4)
+    spread[0, :16] = 1.0
+    table.grad_sample = spread
+    made.private.clip_and_accumulate()
+    norm = torch.linalg.vector_norm(table.summed_grad, dtype=torch.float64)
+    assert float(norm) <= made.config.clipping_norm
+    assert float(norm) == pytest.approx(made.config.clipping_norm, rel=1e-5)
+
+
 def test_a_unit_counts_once_however_many_records_it_has() -> None:
     """Record-level clipping would let a unit of eight records move the sum eight times as far."""
     for records in (1, 8):

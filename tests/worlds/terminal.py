@@ -6,11 +6,13 @@ import contextlib
 import io
 import re
 import shutil
+import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
+import pytest
 import yaml
 
 from pipeline.cli import main
@@ -83,12 +85,7 @@ class Terminal:
         """Sealed objects that no journalled manifest and no checkpoint names: nobody would ever destroy them."""
         home = self.opened()
         named = {e.facts.get("manifest") for e in home.journal.entries() if e.kind == "stage"}
-        owned = {
-            ref.digest
-            for digest in named
-            if isinstance(digest, str)
-            for ref in _outputs(home, digest)
-        }
+        owned = {ref.digest for digest in named if isinstance(digest, str) for ref in _outputs(home, digest)}
         sealed = {p.name for p in (self.home / "objects").rglob("*") if p.is_file() and p.read_bytes()[:8] == b"PRIVETS1"}
         pointers = b"".join(p.read_bytes() for p in (self.home / "checkpoints").glob("*.json"))
         return {n for n in sealed if f"sha256:{n}" not in owned and n.encode() not in pointers}
@@ -115,3 +112,20 @@ def _temporary(path: Path) -> bool:
 def quick_detector() -> Iterator[None]:
     with mock.patch("pipeline.protect.build_detector", lambda *_: EmailDetector()):
         yield
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A real file system of this size. Skips the test where mounting is not allowed."""
+    folder.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "none", str(folder)], capture_output=True)
+    if made.returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def remount(folder: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
