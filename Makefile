@@ -34,7 +34,7 @@ $(VENV)/.ready: requirements.lock requirements-cuda.lock pyproject.toml
 	  $(BIN)/python -m pip install --quiet --no-deps --index-url $(TORCH_CPU_INDEX) "torch==$(TORCH)+cpu"; \
 	fi
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pip install --quiet --no-deps --compile --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: setup ## raw logs in, a released and verified model out, as an Airflow DAG

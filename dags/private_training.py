@@ -1,18 +1,19 @@
 """One DAG per file in `policies/`: raw logs in, a released model out. Wiring only; XCom carries manifest digests.
 
-A policy that can't be used, or whose gates have no people, makes no DAG and shows as an import error; the others stay.
+A policy that can't be used makes no DAG and shows as an import error; the others stay. Without a home, or with too few
+people in its trust root, the DAGs are there and their gates refuse.
 Airflow schedules and asks; whether a gate is open is decided by the stages, from signatures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
 from airflow.sdk import DAG, Param, TaskGroup, XComArg, chain, task
 
-from pipeline.airflow_gate import StewardApproval, people_by_role, privet_home, stage_retries
+from pipeline.airflow_gate import StewardApproval, missing_people, people_by_role, privet_home, stage_retries
 from pipeline.gate_answer import Seat
 from privacy.errors import PolicyError, PrivetError
 from privacy.policy import Gate, Policy
@@ -36,17 +37,13 @@ def stage(name: str, policy_path: str, **inputs: object) -> XComArg:
     return call(inputs)
 
 
-def gate(name: str, rule: Gate, people: People, policy_path: str, inputs: Mapping[str, object]) -> TaskGroup:
-    """One waiting task per signature that the quorum asks."""
+def gate(
+    name: str, rule: Gate, people: People, missing: Sequence[str], policy_path: str, inputs: Mapping[str, object]
+) -> TaskGroup:
+    """One waiting task per signature that the quorum asks; while people are missing, one that refuses."""
     with TaskGroup(f"{name}_gate", tooltip=f"Signed approvals: {name}") as group:
         for role, seats in rule.quorum.items():
             assigned = people.get(role, ())
-            if len(assigned) < seats:
-                raise PolicyError(
-                    "E-DAG-003",
-                    f"the {name} gate asks {seats} signatures of {role}, and the trust root names {len(assigned)} such people",
-                    "Enrol people with that role, or change the quorum in the policy",
-                )
             # One after the other: seat n passes once n different people have signed.
             chain(
                 *(
@@ -55,6 +52,7 @@ def gate(name: str, rule: Gate, people: People, policy_path: str, inputs: Mappin
                         seat=Seat(name, role, number, assigned),
                         policy_path=policy_path,
                         inputs=inputs,
+                        missing=missing,
                         response_timeout=timedelta(hours=rule.expires_hours),
                     )
                     for number in range(1, seats + 1)
@@ -64,9 +62,10 @@ def gate(name: str, rule: Gate, people: People, policy_path: str, inputs: Mappin
 
 
 def build(path: Path, people: People) -> DAG:
-    """The DAG of one policy. Raises PrivetError when the policy or its gates can't be used."""
+    """The DAG of one policy. Raises PrivetError when the policy can't be used."""
     policy: Policy = load_policy(path)
     file = str(path)
+    missing = missing_people({"use": policy.approvals.use, "release": policy.approvals.release}, people)
     with DAG(
         dag_id=policy.name,
         schedule=None,
@@ -86,13 +85,13 @@ def build(path: Path, people: People) -> DAG:
         ingest = stage("ingest", file, source_uri="{{ params.source }}")
         protect = stage("protect", file, ingest=ingest)
         validate = stage("validate", file, protect=protect)
-        may_use = gate("use", policy.approvals.use, people, file, {"protect": protect, "validate": validate})
+        may_use = gate("use", policy.approvals.use, people, missing, file, {"protect": protect, "validate": validate})
         train = stage("train", file, protect=protect, validate=validate)
         audit = stage("audit", file, protect=protect, train=train)
         digests = {"ingest": ingest, "protect": protect, "validate": validate, "train": train, "audit": audit}
         report = stage("report", file, digests=digests)
         assemble = stage("assemble", file, digests={**digests, "report": report})
-        may_leave = gate("release", policy.approvals.release, people, file, {"assemble": assemble})
+        may_leave = gate("release", policy.approvals.release, people, missing, file, {"assemble": assemble})
         release = stage("release", file, assemble=assemble)
         chain(may_use, train)
         chain(may_leave, release)

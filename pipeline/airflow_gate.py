@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from pipeline.approve import ApprovalRequest
+    from privacy.policy import Gate
 
 # Refused answers and Airflow's own race (an answer within seconds of the question, apache/airflow 67287) each cost a try.
 GATE_RETRIES = 12
@@ -49,34 +50,58 @@ def _gate_retries() -> ExceptionRetryPolicy:
 
 
 def privet_home() -> Path:
-    """`$PRIVET_HOME`. Raises EnvironmentFault E-DAG-001: a default would depend on where a service was started."""
-    home = os.environ.get("PRIVET_HOME")
-    if not home:
-        raise EnvironmentFault("E-DAG-001", "PRIVET_HOME is not set for Airflow", "Set it to the home of Privet's state")
-    return Path(home)
+    """`$PRIVET_HOME`, else `.privet` in the checkout that this file lies in, else `./.privet`.
+
+    The checkout goes first, as services started in different folders would otherwise see different homes.
+    """
+    if named := os.environ.get("PRIVET_HOME"):
+        return Path(named)
+    tree = Path(__file__).resolve().parent.parent
+    return (tree if (tree / "pyproject.toml").exists() else Path.cwd()) / ".privet"
 
 
 def people_by_role(home: Path) -> Mapping[str, tuple[str, ...]]:
-    """Names by role from the trust root. Raises EnvironmentFault E-DAG-002 when it can't be read."""
+    """Names by role from the trust root; nobody when there is no home yet.
+
+    Raises EnvironmentFault E-DAG-002 when a trust root is there and can't be read, IntegrityError when it is damaged.
+    """
     try:
         trust = TrustRoot.from_json(parse_canonical((home / "trust.json").read_bytes()))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
         raise EnvironmentFault(
-            "E-DAG-002", "the trust root of the Privet home can't be read, so no gate has people", "Run privet init first"
+            "E-DAG-002",
+            f"the trust root of the Privet home can't be read ({error.strerror}), so no gate has people",
+            "Let Airflow run as the user who owns the home",
         ) from None
     roles = sorted({role for person in trust.people for role in person.roles})
     return {role: tuple(p.name for p in trust.people if role in p.roles) for role in roles}
 
 
+def missing_people(gates: Mapping[str, Gate], people: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """One clause per gate and role whose quorum more people have to sign than there are."""
+    return tuple(
+        f"the {name} gate needs {seats} of role {role} and the trust root names {len(people.get(role, ()))}"
+        for name, gate in gates.items()
+        for role, seats in gate.quorum.items()
+        if len(people.get(role, ())) < seats
+    )
+
+
 class StewardApproval(ApprovalOperator):
-    """Asks one person of one role. `inputs` are manifest digests by stage, templated from XCom."""
+    """Asks one person of one role. `inputs` are manifest digests by stage, templated from XCom.
+
+    `missing` says which people the policy's gates lack. While it says anything this gate asks nobody and fails: Airflow
+    lets every user answer a question that is assigned to no one, and budget is not to be spent on what can't be released.
+    """
 
     # Not subject and body: they come from the request, and a policy's text must not be run as a template.
     template_fields: Sequence[str] = ("inputs",)
 
-    def __init__(self, *, seat: Seat, policy_path: str, inputs: Mapping[str, str], **kwargs: Any) -> None:
-        if not seat.assigned:
-            raise PolicyError("E-DAG-003", f"nobody holds the role {seat.role}", "Enrol someone, or change the policy's quorum")
+    def __init__(
+        self, *, seat: Seat, policy_path: str, inputs: Mapping[str, str], missing: Sequence[str] = (), **kwargs: Any
+    ) -> None:
         if kwargs.get("defaults") is not None:
             raise PolicyError("E-DAG-004", "a gate may not have a default answer", "Remove defaults")
         kwargs.setdefault("retries", GATE_RETRIES)
@@ -95,6 +120,7 @@ class StewardApproval(ApprovalOperator):
         self.seat = seat
         self.policy_path = policy_path
         self.inputs = inputs
+        self.missing = tuple(missing)
 
     def request(self, context: Context) -> ApprovalRequest:
         """Open the request, or find it again. The inputs name manifests; what is shown is computed from those."""
@@ -106,7 +132,18 @@ class StewardApproval(ApprovalOperator):
         opened = tasks.open_use_request if self.seat.gate == "use" else tasks.open_release_request
         return opened(home, path, **self.inputs, run_id=run.run_id, requested_by=asks)
 
+    def refuse_unstaffed(self) -> None:
+        """Raises PolicyError E-DAG-003, which is not retried."""
+        if self.missing or not self.seat.assigned:
+            why = "; ".join(self.missing) or f"the {self.seat.gate} gate has nobody of role {self.seat.role}"
+            raise PolicyError(
+                "E-DAG-003",
+                f"{Path(self.policy_path).name}: {why}",
+                "Enrol people (privet identity enrol) or change the quorum, then clear this task",
+            )
+
     def execute(self, context: Context) -> Any:
+        self.refuse_unstaffed()
         request = self.request(context)
         self.subject = f"{request.policy_name}: {_QUESTION[self.seat.gate]} ({self.seat.role})"
         self.body = gate_text(request)

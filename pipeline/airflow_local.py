@@ -22,7 +22,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from pipeline.airflow_processes import ProcessGroup
+from pipeline.airflow_database import child_environment, list_dags, listed, migrate, migrated
+from pipeline.airflow_processes import ProcessGroup, RunningLock
 from pipeline.airflow_rest import AirflowRest, PendingGate, RunState, TaskState
 from privacy.canonical import parse_canonical
 from privacy.errors import EnvironmentFault, PrivetError, UsageError
@@ -72,6 +73,30 @@ def airflow_environment(home: Path, dags: Path = DEFAULT_DAGS) -> dict[str, str]
     }
 
 
+def prepare_database(home: Path, tell: Callable[[str], None], dags: Path = DEFAULT_DAGS) -> None:
+    """So that `airflow dags list` in `airflow_environment` shows every policy's DAG; does nothing where nothing has changed.
+
+    An Airflow that runs in this home keeps its database itself. Raises as `airflow_environment`, EnvironmentFault
+    E-AIRFLOW-003 and E-AIRFLOW-015.
+    """
+    environment = airflow_environment(home, dags)
+    root = home.resolve() / "airflow"
+    if migrated(root) and listed(root, dags):
+        return
+    try:
+        lock = RunningLock.take(root / "running.lock")
+    except UsageError:
+        return
+    try:
+        if not migrated(root):
+            tell("making Airflow's database, once ...")
+            migrate(root, environment)
+        tell("Airflow reads the DAGs ...")
+        list_dags(root, dags, environment)
+    finally:
+        lock.release()
+
+
 _TUNING: Mapping[str, str] = {
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     "AIRFLOW__CORE__PARALLELISM": "2",
@@ -98,6 +123,7 @@ class LocalAirflow:
     rest: AirflowRest
     _processes: ProcessGroup
     _environment: dict[str, str]
+    _lock: RunningLock
 
     @classmethod
     def start(cls, home: Path, dags: Path = DEFAULT_DAGS, port: int | None = None) -> LocalAirflow:
@@ -108,23 +134,35 @@ class LocalAirflow:
         """
         people = _people(home)
         root = _private_root(home.resolve())
+        lock = RunningLock.take(root / "running.lock")
+        try:
+            return cls._start(home, root, dags, port, people, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _start(cls, home: Path, root: Path, dags: Path, port: int | None, people: list[str], lock: RunningLock) -> LocalAirflow:
         processes = ProcessGroup(root / "processes.json")
-        processes.stop_leftovers()
+        processes.stop_leftovers()  # we hold the lock, so whoever started them is dead
         _write_private(root / "local.json", json.dumps({**_local_settings(root), "port": str(port or _free_port())}))
         passwords = _passwords(root, [*people, READER])
         environment = airflow_environment(home, dags)
         rest = AirflowRest(environment["AIRFLOW__API__BASE_URL"], passwords, READER)
-        running = cls(home, rest, processes, environment)
+        running = cls(home, rest, processes, environment, lock)
         running._migrate()
         try:
             for name, arguments in _SERVICES.items():
                 command = [sys.executable, "-m", "airflow", *arguments]
-                processes.spawn(name, command, running._child_environment(), root / "logs" / f"{name}.log")
+                processes.spawn(name, command, child_environment(environment), root / "logs" / f"{name}.log")
         except OSError as error:
             running.stop()
             raise EnvironmentFault(
                 "E-AIRFLOW-004", f"Airflow can't start ({error.strerror})", "Free memory or processes"
             ) from None
+        except BaseException:  # Ctrl-C between two services
+            running.stop()
+            raise
         return running
 
     @property
@@ -210,7 +248,10 @@ class LocalAirflow:
     def stop(self, grace_seconds: float = 8.0) -> int:
         """End every process; gives how many needed SIGKILL."""
         self.rest.close()
-        return self._processes.stop(grace_seconds)
+        try:
+            return self._processes.stop(grace_seconds)
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -222,29 +263,8 @@ class LocalAirflow:
     def _log_folder(self) -> Path:
         return self.home / "airflow" / "logs"
 
-    def _child_environment(self) -> dict[str, str]:
-        """Ours over the caller's, whose own Airflow settings must not leak in."""
-        outer = {name: value for name, value in os.environ.items() if not name.startswith(("AIRFLOW_", "AIRFLOW__"))}
-        tree = str(Path(__file__).resolve().parent.parent)  # works from a checkout and from an installed package
-        path = os.pathsep.join([tree, *filter(None, [outer.get("PYTHONPATH")])])
-        return {**outer, **self._environment, "PYTHONPATH": path}
-
     def _migrate(self) -> None:
-        """Make or upgrade the metadata database; skipped when this very version has done so."""
-        from importlib.metadata import version
-
-        done = self.home / "airflow" / f"migrated-{version('apache-airflow-core')}"
-        if done.exists():
-            return
-        command = [sys.executable, "-m", "airflow", "db", "migrate"]
-        (self._log_folder / "migrate.log").touch(mode=0o600)
-        with (self._log_folder / "migrate.log").open("ab") as log:
-            code = subprocess.run(command, env=self._child_environment(), stdout=log, stderr=log, umask=0o077).returncode
-        if code != 0:
-            raise EnvironmentFault(
-                "E-AIRFLOW-003", "Airflow's database can't be made", f"Look into {self._log_folder / 'migrate.log'}"
-            )
-        done.touch(mode=0o600)
+        migrate(self.home / "airflow", self._environment)
 
     def _check_alive(self) -> None:
         name = self._processes.dead()

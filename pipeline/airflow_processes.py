@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from privacy.errors import UsageError
 
 _PR_SET_PDEATHSIG = 1
 _AGE_SLACK_SECONDS = 2.0
@@ -94,6 +97,31 @@ class ProcessGroup:
         temporary.touch(mode=0o600)
         temporary.write_text(json.dumps(rows))
         temporary.replace(self.record)
+
+
+class RunningLock:
+    """Held while a service set runs in a folder. The kernel frees it when its holder dies, however it dies."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle: int | None = handle
+
+    @classmethod
+    def take(cls, path: Path) -> RunningLock:
+        """Raises UsageError E-AIRFLOW-002 when another holds it, in this process or in any other."""
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)  # children don't inherit it
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise UsageError(
+                "E-AIRFLOW-002", "an embedded Airflow runs in this home already", "Use that one, or stop it first"
+            ) from None
+        return cls(handle)
+
+    def release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
 
 
 def members(leader: int, started: float) -> list[int]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.approval_book import ApprovalBook, ApprovalRequest, request_id
+from pipeline.claims import has_rejection
 from pipeline.evidence import use_subject
 from pipeline.stage import Manifest, StageContext, load_manifest
 from pipeline.training_budget import budget_scope
@@ -182,7 +183,7 @@ def sign_envelope(
 def record_envelope(home: Home, request: ApprovalRequest, envelope: bytes, now: datetime) -> Approval:
     """Journal and keep an approval of `request`, wherever it was signed. Raises as `ApprovalBook.check`."""
     refuse_altered_request(home, request)
-    approval = home.approvals.check(envelope, home.trust, now)
+    approval = home.approvals.check(envelope, home.journalled_trust(), now)
     if approval.decision == "approve":
         refuse_rejected(home, request.gate, request.digest)
     if (approval.gate, approval.digest) != (request.gate, request.digest):
@@ -205,11 +206,8 @@ def rejection(home: Home, gate: GateName, digest: Digest) -> Verdict | None:
 
     A rejection is final though its envelope be deleted from the approval book: the journal is what remembers it.
     """
-    for entry in home.journal.entries():
-        facts = entry.facts
-        decided = entry.kind in ("approval", "unsigned_reject") and facts.get("decision") == "reject"
-        if decided and (facts.get("gate"), facts.get("digest")) == (gate, digest):
-            return Verdict(f"gate.{gate}", "failed", "E-GATE-012: the journal has a rejection of exactly this evidence")
+    if has_rejection(home.journal.entries(), gate, digest):
+        return Verdict(f"gate.{gate}", "failed", "E-GATE-012: the journal has a rejection of exactly this evidence")
     return None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.attempts import approval_epsilon
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from privacy import bounds
 from privacy.canonical import Digest, Json, Scalar, canonical_json, parse_canonical
@@ -101,7 +102,7 @@ def _audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> S
     verdicts = [
         *_probe_verdicts(ctx, probed, bounds_ref.digest),
         bound_verdict(found, claim, ctx.policy.audit.gate_level, bounds_ref.digest),
-        ledger_verdict(claim, ctx.policy.budget.epsilon, _spend(ctx, claim)),
+        ledger_verdict(claim, ctx.policy.budget.epsilon, _spend(ctx, claim), _together(ctx, claim)),
         _reveal_verdict(ctx, trained, train_digest, trail),
         _utility_verdict(ctx, model, holdout),
         scanned,
@@ -174,8 +175,8 @@ def bound_verdict(found: Sequence[Bound], claim: Claim, level: float, evidence: 
     )
 
 
-def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None) -> Verdict:
-    """The trace, the ledger and the approved epsilon must tell one story."""
+def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None, together: float = 0.0) -> Verdict:
+    """The trace, the ledger and the approved epsilon must tell one story. together: epsilon of all attempts of the approval."""
     check = "audit.ledger_match"
     if spend is None:
         return Verdict(check, "failed", "the ledger holds no lease for this run, so nothing was charged for it")
@@ -192,6 +193,8 @@ def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None) -
         return Verdict(check, "not_evaluated", "epsilon could not be recomputed from the trace")
     if epsilon > min(approved_epsilon, claim.epsilon + 1e-9):
         return Verdict(check, "failed", f"the charged steps cost epsilon {epsilon:.6g}, over the claim or the approval")
+    if together > approved_epsilon:
+        return Verdict(check, "failed", f"all attempts of this approval cost epsilon {together:.6g}, over the approval")
     return Verdict(check, "passed", f"{claim.steps} charged steps cost epsilon {epsilon:.6g} of {approved_epsilon:g} approved")
 
 
@@ -209,16 +212,23 @@ def _spend(ctx: StageContext, claim: Claim) -> Spend | None:
     return ctx.home.ledger.spend(claim.ledger_key) if claim.ledger_key else None
 
 
+def _together(ctx: StageContext, claim: Claim) -> float:
+    return approval_epsilon(ctx.home.ledger, claim.ledger_key, claim.delta) if claim.ledger_key else 0.0
+
+
 def _open_trail(ctx: StageContext, trained: Manifest, claim: Claim) -> AuditTrail | None:
-    """None when the sealed record is missing or is not of this run's length."""
+    """None when the run left no sealed record, or one that is not of this run's length."""
     from training.canaries import CanaryCoins
     from training.probe import RunRecord
 
+    data = _sealed_output(ctx, trained, "audit_trace")
+    if data is None:
+        return None
     try:
-        with np.load(io.BytesIO(ctx.home.store.read_sealed(trained.outputs["audit_trace"])), allow_pickle=False) as file:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
             gradients, coins, salt = file["gradients"], file["coins"].astype(np.bool_), file["salt"].tobytes()
             members = np.unpackbits(file["members"], axis=1)[:, : int(file["slots"][0])].astype(np.bool_)
-    except (PrivetError, KeyError, ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         return None
     shapes = gradients.shape == (claim.steps_in_model, len(coins)) and len(members) == claim.steps_in_model
     if not shapes or len(coins) != ctx.policy.audit.canaries:
@@ -267,12 +277,21 @@ def _open_model(ctx: StageContext, trained: Manifest, protect_digest: Digest) ->
     from pipeline.train import load_units
     from training.evaluate import load_model
 
-    try:
-        weights = load(ctx.home.store.read_sealed(trained.outputs["model"]))
-        model = load_model(weights, len(ctx.policy.expectations.labels))
-        return model, load_units(ctx, protect_digest).holdout
-    except (PrivetError, SafetensorError, KeyError, RuntimeError):
+    data = _sealed_output(ctx, trained, "model")
+    if data is None:
         return None, None
+    try:
+        model = load_model(load(data), len(ctx.policy.expectations.labels))
+    except (SafetensorError, KeyError, RuntimeError):
+        return None, None
+    return model, load_units(ctx, protect_digest).holdout
+
+
+def _sealed_output(ctx: StageContext, trained: Manifest, name: str) -> bytes | None:
+    """None when the training left no such thing. Raises the store's errors: a fault of the disk or of a key can be mended,
+    and must not be committed as a finding about the model."""
+    ref = trained.outputs.get(name)
+    return None if ref is None else ctx.home.store.read_sealed(ref)
 
 
 def _utility_verdict(ctx: StageContext, model: TextMlp | None, holdout: UnitData | None) -> Verdict:
@@ -282,7 +301,8 @@ def _utility_verdict(ctx: StageContext, model: TextMlp | None, holdout: UnitData
     if found is None:
         return Verdict("audit.utility", "not_evaluated", "there is no model or no holdout unit to measure with")
     wanted = ctx.policy.audit.min_accuracy
-    said = f"accuracy {found.accuracy:.3f} on holdout units (commonest label: {found.majority:.3f}; wanted {wanted:g})"
+    figures = f"commonest label: {found.majority:.3f}; wanted {wanted:g}; exact, outside the privacy claim"
+    said = f"accuracy {found.accuracy:.3f} on holdout units ({figures})"
     return Verdict("audit.utility", "passed" if found.accuracy >= wanted else "failed", said)
 
 
@@ -325,6 +345,8 @@ def _redactor(secrets: Sequence[str]) -> OutputRedactor:
 
 
 def _bounds_json(ctx: StageContext, claim: Claim, found: Sequence[Bound], probed: Sequence[CheckResult]) -> dict[str, Json]:
+    from training.probe import published_p_value
+
     policy = ctx.policy.audit
     return {
         "claimed_epsilon": claim.epsilon,
@@ -334,7 +356,7 @@ def _bounds_json(ctx: StageContext, claim: Claim, found: Sequence[Bound], probed
         "report_level": policy.report_level,
         "bounds": [b.to_json() for b in found],
         "probe_level": policy.probe_level,
-        "probe": [{"check": r.check, "p_value": r.p_value} for r in probed],
+        "probe": [{"check": r.check, "p_value": published_p_value(r.p_value)} for r in probed],
         "meaning": "a lower bound above the claim refutes it; one below the claim proves nothing",
     }
 

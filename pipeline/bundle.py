@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from pipeline.evidence import EVIDENCE_FILES, EvidenceFile
+from pipeline.evidence import EVIDENCE_FILES, EvidenceFile, read_evidence
 from privacy.canonical import Digest, Json, digest_bytes, parse_canonical
 from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 
@@ -27,8 +27,18 @@ EVIDENCE_LIST: Final = "evidence.json"
 RELEASE_STATEMENT: Final = "release.dsse.json"
 _APPROVAL = re.compile(r"approvals/(use|release)-[0-9a-f]{16}\.dsse\.json")
 _FOLDERS: Final = frozenset({"approvals", "audit", "model", "statements"})
-_MAX_JSON_BYTES: Final = 64 * 1_048_576
-_MAX_FILES: Final = 1000
+_MEBIBYTE: Final = 1_048_576
+# What an honest bundle stays far below, and what a hostile one may cost in time and memory. First match counts.
+_MAX_BYTES: Final[tuple[tuple[str, int], ...]] = (
+    (r"approvals/.*", _MEBIBYTE // 16),
+    (r".*\.dsse\.json", _MEBIBYTE),
+    (r"trust\.json", _MEBIBYTE // 4),
+    (r"journal\.json", 16 * _MEBIBYTE),
+    (r".*\.json", 4 * _MEBIBYTE),
+    (r"model\.safetensors", 8192 * _MEBIBYTE),
+    (r".*", 64 * _MEBIBYTE),
+)
+_MAX_APPROVALS: Final = 100
 _CHUNK: Final = 1_048_576
 
 
@@ -71,12 +81,15 @@ def read_bundle(folder: Path) -> BundleView:
     """Read a folder somebody handed over.
 
     Raises UsageError E-BUNDLE-001 (no folder), IntegrityError E-BUNDLE-002 (unknown file), E-BUNDLE-004 (link or
-    other special file), E-BUNDLE-005 (too large). Missing files are the verifier's to report.
+    other special file), E-BUNDLE-005 (too large), E-CLAIM-001 (not of the listed size: told before anything large is
+    read). Missing files are the verifier's to report.
     """
     require_folder(folder)
     files: dict[str, EvidenceFile] = {}
     texts: dict[str, bytes] = {}
-    for path in _walk(folder):
+    paths = _walk(folder)
+    _refuse_other_sizes(folder, paths)
+    for path in paths:
         file, data = _read_file(folder, path)
         files[path] = file
         if data is not None:
@@ -85,7 +98,11 @@ def read_bundle(folder: Path) -> BundleView:
 
 
 def require_folder(folder: Path) -> None:
-    if folder.is_symlink() or not folder.is_dir():
+    try:
+        found = folder.is_dir() and not folder.is_symlink()
+    except (OSError, ValueError):  # a name that is too long or holds a NUL, a folder above that can't be searched
+        found = False
+    if not found:
         raise UsageError("E-BUNDLE-001", f"there is no bundle folder at {folder}", "Give the path of a bundle folder")
 
 
@@ -93,8 +110,23 @@ def known_name(path: str) -> bool:
     return path in EVIDENCE_FILES or path in (EVIDENCE_LIST, RELEASE_STATEMENT) or _APPROVAL.fullmatch(path) is not None
 
 
+def _refuse_other_sizes(folder: Path, paths: list[str]) -> None:
+    if EVIDENCE_LIST not in paths:
+        return  # the verifier says that it is missing
+    data = _read_file(folder, EVIDENCE_LIST)[1] or b""
+    listed = {file.path: file.size for file in read_evidence(view_of({EVIDENCE_LIST: data}).json(EVIDENCE_LIST))[1]}
+    for path in paths:
+        if listed.get(path, size := (folder / path).lstat().st_size) != size:
+            raise IntegrityError(
+                "E-CLAIM-001",
+                f"{path} is not the file that the evidence root covers",
+                "Get the bundle again from its source; if it stays so, it was altered",
+            )
+
+
 def _walk(folder: Path) -> list[str]:
     found: list[str] = []
+    approvals = 0
     pending = [""]
     while pending:
         inside = pending.pop()
@@ -107,34 +139,43 @@ def _walk(folder: Path) -> list[str]:
                     raise IntegrityError(
                         "E-BUNDLE-004", f"{path} is a link or a special file", "Get the bundle again from its source"
                     )
-                elif not known_name(path) or len(found) >= _MAX_FILES:
+                elif not known_name(path):
                     name = path.encode("ascii", "backslashreplace").decode()[:120]
                     raise IntegrityError(
                         "E-BUNDLE-002", f"{name!r} does not belong to a bundle", "Get the bundle again from its source"
                     )
                 else:
                     found.append(path)
+                    approvals += path.startswith("approvals/")
+                    if approvals > _MAX_APPROVALS:
+                        raise IntegrityError(
+                            "E-BUNDLE-005", f"there are over {_MAX_APPROVALS} approvals", "Get the bundle again from its source"
+                        )
     return sorted(found)
 
 
 def _read_file(folder: Path, path: str) -> tuple[EvidenceFile, bytes | None]:
     """Digest and size; the bytes too when it is JSON."""
     keep = path.endswith(".json")
+    limit = next(size for pattern, size in _MAX_BYTES if re.fullmatch(pattern, path))
     hasher = hashlib.sha256()
     kept = bytearray()
     size = 0
     try:
         handle = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise IntegrityError("E-BUNDLE-004", f"{path} is a special file", "Get the bundle again from its source")
+            if status.st_size > limit:
+                raise _too_large(path)
             while chunk := file.read(_CHUNK):
                 hasher.update(chunk)
                 size += len(chunk)
                 if keep:
                     kept += chunk
-                if keep and size > _MAX_JSON_BYTES:
-                    raise IntegrityError("E-BUNDLE-005", f"{path} is too large", "Get the bundle again from its source")
+                if size > limit:  # it grew while it was read
+                    raise _too_large(path)
     except OSError as error:
         raise IntegrityError(
             "E-BUNDLE-004", f"{path} can't be read ({error.strerror})", "Get the bundle again from its source"
@@ -204,6 +245,10 @@ def _free_name(parent: Path, name: str) -> Path:
 def _new_file(path: Path) -> BinaryIO:
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     return os.fdopen(handle, "wb")
+
+
+def _too_large(path: str) -> IntegrityError:
+    return IntegrityError("E-BUNDLE-005", f"{path} is too large", "Get the bundle again from its source")
 
 
 def _missing(path: str) -> IntegrityError:

@@ -41,7 +41,8 @@ def model_card(
         "\nAn epsilon lower bound from an audit is not a proof of privacy: it can refute the claim, never establish it.\n",
         "## Utility\n",
         *_utility(facts),
-        "\n## Limits\n",
+        "\nComputed exactly from units kept out of training; outside the privacy claim.\n",
+        "## Limits\n",
         "- The claim covers the released weights, not other copies of the data, nor what people already know.\n"
         "- The claim is per privacy unit; a person behind several units is protected less.\n"
         "- Detection of personal data before training misses some; the privacy claim does not depend on it.\n"

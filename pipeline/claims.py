@@ -6,8 +6,9 @@ Imports nothing beyond `privacy` and the definitions of evidence, so that a stra
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pipeline.bundle import EVIDENCE_LIST, RELEASE_STATEMENT, BundleView
 from pipeline.evidence import (
@@ -22,16 +23,18 @@ from pipeline.evidence import (
     SUBJECTS,
     PolicyTerms,
     RunBlock,
+    evidence_document,
     is_pipeline,
     moment,
     read_evidence,
     use_subject,
 )
 from privacy.accounting import MechanismTrace, recompute_epsilon
-from privacy.canonical import Digest, Json, digest_of
+from privacy.canonical import Digest, Json, canonical_json, digest_of
 from privacy.errors import IntegrityError
 from privacy.gates import Approval, approval_of
 from privacy.journal import Entry, parse_export, verify_entries
+from privacy.rounding import EXACT, shown_up
 from privacy.signing import Person, Signed, TrustRoot, open_envelope
 from privacy.verdict import Verdict
 
@@ -39,6 +42,7 @@ MECHANISM = "poisson_subsampled_gaussian"
 NEIGHBOURING = "add-or-remove-one"
 # epsilon_of rounds up at 1e-6; two machines may land on neighbouring steps of that grid, never further apart.
 EPSILON_TOLERANCE = 2e-6
+_MAX_VERDICTS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Evidence:
 
     def verdicts(self) -> tuple[Verdict, ...]:
         recorded = self.view.json("audit/verdicts.json")
-        if not isinstance(recorded, list):
+        if not isinstance(recorded, list) or len(recorded) > _MAX_VERDICTS:
             raise _broken("E-CLAIM-006", "audit/verdicts.json is not a list of verdicts")
         return tuple(Verdict.from_json(v) for v in recorded)
 
@@ -80,6 +84,8 @@ class Evidence:
 def check_layout(view: BundleView, *, released: bool) -> Digest:
     """Every file is there, and the listed ones have exactly their digest and size. Returns the root."""
     listed_root, listed = read_evidence(view.json(EVIDENCE_LIST))
+    if view.texts[EVIDENCE_LIST] != canonical_json(evidence_document(listed)):  # 1, 1.0 and true are equal, and not the same
+        raise _broken("E-CLAIM-003", f"{EVIDENCE_LIST} is not spelled as its list is")
     for path in EVIDENCE_FILES:
         if path not in view.files:
             raise _broken("E-CLAIM-002", f"{path} is missing")
@@ -181,7 +187,7 @@ def check_epsilon(evidence: Evidence) -> str:
         raise _broken("E-CLAIM-007", "the mechanism trace names a neighbouring relation that this verifier does not know")
     epsilon = recompute_epsilon(trace)
     if not abs(epsilon - trace.epsilon) <= EPSILON_TOLERANCE:
-        raise _broken("E-CLAIM-007", f"the trace claims epsilon {trace.epsilon:g}, its own parameters give {epsilon:.6f}")
+        raise _broken("E-CLAIM-007", f"the trace claims epsilon {shown_up(trace.epsilon, EXACT)}, its own parameters give {shown_up(epsilon, EXACT)}")
     claim = claim_of(trace)
     for place, said in (
         ("the training statement", evidence.statements["training"].predicate.get("claim")),
@@ -189,8 +195,8 @@ def check_epsilon(evidence: Evidence) -> str:
     ):
         if digest_of(said) != digest_of(claim):
             raise _broken("E-CLAIM-007", f"{place} claims another privacy loss than the mechanism trace")
-    how = f"{trace.steps} steps of noise {trace.noise_multiplier:g}"
-    return f"epsilon {epsilon:.6f} at delta {trace.delta:g}, recomputed from {how}"
+    how = f"{trace.steps} steps of noise {trace.noise_multiplier}"
+    return f"epsilon {shown_up(epsilon)} at delta {trace.delta}, recomputed from {how}"
 
 
 def claim_of(trace: MechanismTrace) -> dict[str, Json]:
@@ -227,11 +233,25 @@ def check_trace_follows_policy(evidence: Evidence) -> str:
     return f"{len(held)} public constants of the trace are those of the policy"
 
 
-def journal_entries(evidence: Evidence) -> list[Entry]:
+def journal_entries(evidence: Evidence) -> tuple[Entry, ...]:
     """The journal segment, its chain and signatures verified."""
-    entries = parse_export(evidence.view.texts["journal.json"])
-    verify_entries(evidence.signer.public_hex, entries)
-    return entries
+    return _verified_entries(evidence.signer.public_hex, evidence.view.texts["journal.json"])
+
+
+@lru_cache(maxsize=2)  # several claims read it, and a long one takes seconds
+def _verified_entries(public_hex: str, export: bytes) -> tuple[Entry, ...]:
+    entries = parse_export(export)
+    verify_entries(public_hex, entries)
+    return tuple(entries)
+
+
+def has_rejection(entries: Iterable[Entry], gate: str, digest: Digest) -> bool:
+    """Whether the journal has a rejection of exactly this digest, signed or clicked; final though its file be deleted."""
+    return any(
+        entry.kind in ("approval", "unsigned_reject")
+        and (entry.facts.get("decision"), entry.facts.get("gate"), entry.facts.get("digest")) == ("reject", gate, digest)
+        for entry in entries
+    )
 
 
 def check_journal(evidence: Evidence) -> str:

@@ -88,11 +88,11 @@ def _demo_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     demo.add_argument("--customers", type=int, default=700, metavar="N", help="customers to generate (default 700)")
     logs = _group(tree, "logs", "generated raw logs")
     generate = _leaf(logs, "generate", commands.logs_generate, "write bilingual chats and app logs with planted personal data")
-    generate.add_argument("folder", type=Path, metavar="FOLDER")
-    generate.add_argument("--customers", type=int, default=700, metavar="N")
-    generate.add_argument("--app-lines", type=int, default=2000, metavar="N")
+    generate.add_argument("folder", type=Path, metavar="FOLDER", help="where to write; it is made when missing")
+    generate.add_argument("--customers", type=int, default=700, metavar="N", help="customers to make up (default 700)")
+    generate.add_argument("--app-lines", type=int, default=2000, metavar="N", help="lines of app logs (default 2000)")
     generate.add_argument("--bad-lines", type=int, default=0, metavar="N", help="broken lines to mix in")
-    generate.add_argument("--seed", type=int, default=20261123)
+    generate.add_argument("--seed", type=int, default=20261123, metavar="N", help="the same seed writes the same logs")
 
 
 def _policy_commands(tree: Tree) -> None:  # type: ignore[valid-type]
@@ -126,11 +126,15 @@ def _run_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     airflow = _group(tree, "airflow", "the embedded Airflow")
     env = _leaf(airflow, "env", commands.airflow_env, "print the environment in which `airflow` sees this home's DAGs")
     _home(env)
+    start = _leaf(
+        airflow, "start", commands.airflow_start, "run the embedded Airflow until interrupted; its web page asks at the gates"
+    )
+    _home(start)
 
 
 def _approval_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     approvals = _group(tree, "approvals", "what waits at the gates")
-    listing = _leaf(approvals, "list", commands.approvals_list, "list the requests and their state")
+    listing = _leaf(approvals, "list", commands.approvals_list, "list the requests and who has signed them")
     _home(listing)
     listing.add_argument("--json", action="store_true", help="one JSON object per line")
     show = _leaf(approvals, "show", commands.approvals_show, "show one request: exactly what a signature would cover")
@@ -144,7 +148,7 @@ def _approval_commands(tree: Tree) -> None:  # type: ignore[valid-type]
         leaf.set_defaults(decision="approve" if name == "sign" else "reject")
         leaf.add_argument("id", metavar="ID")
         leaf.add_argument("--as", dest="name", required=True, metavar="NAME", help="your name in the trust root")
-        leaf.add_argument("--role", required=True, metavar="ROLE")
+        leaf.add_argument("--role", required=True, metavar="ROLE", help="the role you sign in; the quorum has to ask for it")
         leaf.add_argument(
             "--reason", required=True, metavar="TEXT", help="one sentence; it is kept for ever, so no personal data"
         )
@@ -177,7 +181,7 @@ def _rights_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     erase = _leaf(tree, "erase", commands.erase, "erase one data subject, and list what that touches")
     erase.add_argument("subject", metavar="SUBJECT", help="the value of the subject field, or - to read it from standard input")
     erase.add_argument("--case", required=True, metavar="ID", help="your reference for the request; kept in the journal")
-    erase.add_argument("--as", dest="by", default="operator", metavar="NAME")
+    erase.add_argument("--as", dest="by", default="operator", metavar="NAME", help="who erases; kept in the journal")
     erase.add_argument("--json", action="store_true", help="the receipt as JSON")
     _home(erase)
 
@@ -185,12 +189,15 @@ def _rights_commands(tree: Tree) -> None:  # type: ignore[valid-type]
 def _identity_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     identity = _group(tree, "identity", "people and keys of the trust root")
     new = _leaf(identity, "new", commands.identity_new, "make a key pair; the private key goes to a 0600 file")
-    new.add_argument("--key", type=Path, required=True, metavar="FILE")
+    new.add_argument("--key", type=Path, required=True, metavar="FILE", help="new file for the private key")
     enrol = _leaf(identity, "enrol", commands.identity_enrol, "add a person to the trust root of a home")
     enrol.add_argument("name", metavar="NAME")
     enrol.add_argument("--public", required=True, metavar="HEX", help="the public key that `privet identity new` printed")
-    enrol.add_argument("--role", dest="roles", action="append", required=True, metavar="ROLE")
+    enrol.add_argument("--role", dest="roles", action="append", required=True, metavar="ROLE", help="repeat it for more roles")
     _home(enrol)
+    withdraw = _leaf(identity, "withdraw", commands.identity_withdraw, "take a person out of the trust root of a home")
+    withdraw.add_argument("name", metavar="NAME")
+    _home(withdraw)
     listing = _leaf(identity, "list", commands.identity_list, "list the trust root")
     _home(listing)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from argparse import Namespace
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ def logs_generate(args: Namespace) -> int:
 
 def policy_check(args: Namespace) -> int:
     from privacy.policy_file import PolicyFaults, load_policy, policy_digest
+    from privacy.rounding import shown_up
 
     try:
         policy = load_policy(args.file)
@@ -48,7 +50,7 @@ def policy_check(args: Namespace) -> int:
     budget = policy.budget
     print(f"{policy.name}: ok, {policy_digest(policy)}")
     print(
-        f"  epsilon {budget.epsilon:g} at delta {budget.delta:g} per {policy.privacy_unit.name}, "
+        f"  epsilon {shown_up(budget.epsilon)} at delta {budget.delta} per {policy.privacy_unit.name}, "
         f"{policy.recipe.steps} steps, sampling probability {budget.sampling_probability:.4g}"
     )
     return 0
@@ -65,8 +67,10 @@ def run(args: Namespace) -> int:
     from pipeline.home import Home
     from pipeline.run import run_policy
     from pipeline.screen import Screen
+    from privacy.policy_file import load_policy
 
     screen = Screen()
+    load_policy(args.policy)  # a policy with faults must not leave a new home behind
     home = Home.open_or_create(args.home, demo_identities=args.demo_approvals)
     outcome = run_policy(
         home,
@@ -95,24 +99,43 @@ def quarantine_replay(args: Namespace) -> int:
 
 
 def airflow_env(args: Namespace) -> int:
-    from pipeline.airflow_local import airflow_environment
+    from pipeline.airflow_local import airflow_environment, prepare_database
 
-    for name, value in sorted(airflow_environment(args.home.resolve()).items()):
-        print(f"export {name}={json.dumps(value)}")
+    home = args.home.resolve()
+    prepare_database(home, lambda line: print(line, file=sys.stderr, flush=True))
+    for name, value in sorted(airflow_environment(home).items()):
+        print(f"export {name}={shlex.quote(value)}")  # it is for eval: nothing in a value may be run
     return 0
+
+
+def airflow_start(args: Namespace) -> int:
+    import time
+
+    from pipeline.airflow_local import LocalAirflow
+
+    print("starting Airflow ...", flush=True)
+    with LocalAirflow.start(args.home.resolve()) as running:
+        running.wait_healthy()
+        print(f"{running.url}  users and passwords: {running.passwords_file}  stop: Ctrl-C", flush=True)
+        while True:
+            time.sleep(3600)
 
 
 def approvals_list(args: Namespace) -> int:
     from pipeline.home import Home
+    from pipeline.run import gate_verdict
 
     home = Home.open(args.home)
     for request in home.approvals.list():
         votes = home.approvals.approvals(request.digest, home.trust)
+        verdict = gate_verdict(home, request)
+        state = "approved" if verdict.outcome == "passed" else "rejected" if "E-GATE-012" in verdict.reason else "waiting"
         if args.json:
-            print(json.dumps({"id": request.id, "gate": request.gate, "digest": request.digest, "votes": len(votes)}))
+            cast = [{"signer": v.signer, "role": v.role, "decision": v.decision, "custody": v.custody} for v in votes]
+            print(json.dumps({**request.to_json(), "state": state, "votes": cast}, ensure_ascii=False))
             continue
         who = ", ".join(f"{v.signer} {v.decision} as {v.role}" for v in votes) or "nobody has signed"
-        print(f"{request.id}  {request.gate:<8}{request.policy_name:<24}{request.digest[:19]}…  {who}")
+        print(f"{request.id}  {state:<9} {request.gate:<8} {request.policy_name:<28} {request.digest[:19]}…  {who}")
     return 0
 
 
@@ -152,27 +175,17 @@ def approvals_sign(args: Namespace) -> int:
 
 def verify(args: Namespace) -> int:
     from pipeline.screen import print_verification
-    from pipeline.verify import verify_bundle
-    from privacy.canonical import parse_json
-    from privacy.signing import TrustRoot
+    from pipeline.verify import read_trust, verify_bundle
 
-    trust = None
-    if args.trust is not None:
-        try:
-            trust = TrustRoot.from_json(parse_json(args.trust.read_bytes()))
-        except OSError as error:
-            raise UsageError(
-                "E-VERIFY-001", f"the trust root can't be read ({error.strerror})", "Give the path of a trust.json"
-            ) from None
+    trust = None if args.trust is None else read_trust(args.trust)
     verification = verify_bundle(args.bundle, trust, datetime.now(UTC))
     print_verification(verification, as_json=args.json)
     return verification.exit_code
 
 
 def journal_verify(args: Namespace) -> int:
-    from privacy.journal import verify_journal
-
     from pipeline.home import Home
+    from privacy.journal import verify_journal
 
     home = Home.open(args.home)
     state = verify_journal(home.path / "journal.sqlite", home.key.public_hex, _anchor(args.anchor))
@@ -192,6 +205,7 @@ def journal_show(args: Namespace) -> int:
 
 def budget(args: Namespace) -> int:
     from pipeline.home import Home
+    from privacy.rounding import shown_up
 
     ledger = Home.open(args.home).ledger
     for scope in ledger.scopes():
@@ -199,7 +213,8 @@ def budget(args: Namespace) -> int:
         if args.json:
             print(json.dumps({"scope": scope, "epsilon_spent": spent, "epsilon_cap": cap}))
         else:
-            print(f"{scope}: epsilon {spent:.4f} of {cap:g} spent, {len(ledger.spends(scope))} runs")
+            runs = len(ledger.spends(scope))
+            print(f"{scope}: epsilon {shown_up(spent)} of {shown_up(cap)} spent, {runs} run{'s' if runs != 1 else ''}")
     return 0
 
 
@@ -241,6 +256,14 @@ def identity_enrol(args: Namespace) -> int:
         raise UsageError("E-HOME-009", "the public key is not 64 hex digits", "Pass what privet identity new printed")
     trust = add_person(Home.open(args.home), Person(args.name, args.public, tuple(args.roles)))
     print(f"enrolled {args.name} as {', '.join(args.roles)}; trust root {trust.digest}")
+    return 0
+
+
+def identity_withdraw(args: Namespace) -> int:
+    from pipeline.home import Home, withdraw_person
+
+    trust = withdraw_person(Home.open(args.home), args.name)
+    print(f"withdrew {args.name}, whose signatures count nowhere from now on; trust root {trust.digest}")
     return 0
 
 

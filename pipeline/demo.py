@@ -8,6 +8,7 @@ report says so.
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,18 +171,27 @@ def _closing(home: Home, bundle: Path, screen: Screen) -> None:
     screen.say(f"all state          {home.path}")
     screen.say("")
     screen.say("What to try next:")
+    privet, airflow = _command("privet"), _command("airflow")
     for line in (
-        f"privet verify {bundle} --trust {home.path / 'trust.json'}",
-        f"privet approvals list --home {home.path}",
-        f"privet budget --home {home.path}",
-        f"privet journal verify --home {home.path}",
-        f'eval "$(privet airflow env --home {home.path})"; airflow dags list',
+        f"{privet} verify {bundle} --trust {home.path / 'trust.json'}",
+        f"{privet} approvals list --home {home.path}",
+        f"{privet} budget --home {home.path}",
+        f"{privet} journal verify --home {home.path}",
+        f'eval "$({privet} airflow env --home {home.path})"; {airflow} dags list',
         "edit dags/policies/demo_support_chat.yaml (say, budget.epsilon) and watch the approvals become void",
     ):
         screen.say(f"  {line}")
     screen.say(
         f"\nThe whole demo took {screen.seconds:.0f} s. The signatures are by demo identities whose keys lie in the home."
     )
+
+
+def _command(name: str) -> str:
+    """How to call it from here: bare when it is on the PATH, else with the folder of this environment."""
+    if shutil.which(name):
+        return name
+    path = Path(sys.executable).parent / name
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def _first_customer(folder: Path) -> str:

@@ -3,7 +3,7 @@
 Guarantee: when `erase` returns, the vault no longer holds the subject's key or rows, no reader gets the subject's protected
 rows (pipeline.read), a later ingest is suppressed, and a signed receipt is stored and journalled. Safe to repeat.
 Not covered, and said in the receipt: source files, backups, models already trained, copies of what was released.
-Assumption: quarantined rejects spell the subject in clear; a row too broken for that is destroyed by retention.
+Assumption: quarantined rejects spell the subject in clear; a row too broken for that stays until the quarantine is destroyed.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pipeline.tables import read_batches
 from privacy.accounting import MechanismTrace
 from privacy.canonical import Digest, Json, is_digest, parse_json
 from privacy.errors import PrivetError, UsageError
+from privacy.rounding import shown_up
 from privacy.signing import make_statement, seal_envelope
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
     from privacy.journal import Entry
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
-_PROTECTED_REMEDY = "no reader gets them any more; the sealed rows, pseudonymised, go with the dataset's retention"
+_PROTECTED_REMEDY = (
+    "no reader gets them any more; the sealed rows, pseudonymised, stay: the dataset's retention is recorded, not enforced "
+    "in this version"
+)
 _RAW_REMEDY = "protect will leave them out and destroy the batch"
 _QUARANTINE_REMEDY = "destroyed whole; the rejects of others can be ingested again from the source"
 _RELEASE_REMEDY = "copies outside can't be called back; tell whoever received the bundle what the model's remedy says"
@@ -89,7 +93,7 @@ def _check(subject: str, case_id: str, by: str) -> None:
         if not _NAME.fullmatch(text) or folded == _folded(text) or (len(folded) > 3 and folded in _folded(text)):
             raise UsageError(
                 "E-ERASE-002",
-                f"the {what} has signs outside [A-Za-z0-9._:/-], is longer than 64, or spells the subject",
+                f"the {what} has characters outside [A-Za-z0-9._:/-], is longer than 64, or spells the subject",
                 "Use a ticket number and an account name; both stay in the journal for good",
             )
 
@@ -134,7 +138,7 @@ class _Lineage:
         runs = {e.facts.get("run") for e in self.entries if e.kind == "stage" and e.facts.get("manifest") in models}
         for entry in self.entries:
             if entry.kind == "release" and (entry.facts.get("run") in runs or named & set(_digests(dict(entry.facts)))):
-                yield ReleaseTouched(entry.seq, entry.at, _RELEASE_REMEDY)
+                yield ReleaseTouched(entry.seq, entry.at, str(entry.facts.get("policy_name")), _RELEASE_REMEDY)
 
 
 def _protected(home: Home, lineage: _Lineage, tokens: Mapping[str, str]) -> Iterator[ArtifactTouched]:
@@ -185,7 +189,7 @@ def _model(home: Home, digest: Digest, manifest: Manifest) -> ModelTouched:
         trace = MechanismTrace.from_json(recorded)
     except PrivetError:
         return ModelTouched(digest, "unknown", None, None, "withdraw and retrain: its mechanism trace can't be read")
-    bound = f"bounded by (epsilon {trace.epsilon:.4g}, delta {trace.delta:.2g}); retrain recommended at next run"
+    bound = f"bounded by (epsilon {shown_up(trace.epsilon)}, delta {trace.delta}); retrain recommended at next run"
     return ModelTouched(digest, "dp_sgd", trace.epsilon, trace.delta, bound)
 
 

@@ -286,6 +286,6 @@ def moment(text: str) -> datetime:
         value = datetime.fromisoformat(text)
         if value.tzinfo is not None:
             return value.astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     raise IntegrityError("E-EVID-004", "a time in the evidence is malformed", "Get the bundle again")

@@ -7,15 +7,17 @@ Assumption: the folder lies on a local file system with working rename and flock
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.stage import CODE_VERSION
-from privacy.canonical import canonical_json, parse_canonical, parse_json
+from privacy.canonical import Json, canonical_json, parse_canonical, parse_json
 from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 from privacy.signing import Person, SigningKey, TrustRoot
 
@@ -47,10 +49,13 @@ class Home:
     @classmethod
     def create(cls, path: Path, demo_identities: bool = False) -> Home:
         """Make a new home. Raises UsageError E-HOME-004 when one is there, EnvironmentFault E-HOME-005 on I/O faults."""
-        if (path / "VERSION.json").exists():
-            raise UsageError("E-HOME-004", "there is a Privet home here already", "Use it as it is, or name another folder")
         try:
-            return cls._create(path, demo_identities)
+            with _only_maker(path):
+                if (path / "VERSION.json").exists():
+                    raise UsageError(
+                        "E-HOME-004", "there is a Privet home here already", "Use it as it is, or name another folder"
+                    )
+                return cls._create(path, demo_identities)
         except OSError as error:
             raise EnvironmentFault(
                 "E-HOME-005",
@@ -62,8 +67,6 @@ class Home:
     def _create(cls, path: Path, demo_identities: bool) -> Home:
         from privacy.keys import Keyring
 
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.chmod(0o700)
         for folder in ("objects", "results", "approvals", "releases", "landing", "identities"):
             (path / folder).mkdir(exist_ok=True, mode=0o700)
         key = _load_or_make_key(path / "pipeline.key")
@@ -94,13 +97,26 @@ class Home:
                 f"the home has layout {layout}, which is {age} than this version's {LAYOUT}; nothing in it was touched",
                 f"Use the Privet version that made it, or make a new home with privet init; keep {path} as it is",
             )
-        return cls(path, _read_key(path / "pipeline.key"))
+        home = cls(path, _own_key(path))
+        known = home.trust.by_name(PIPELINE)
+        if known is None or known.public_hex != home.key.public_hex:
+            raise IntegrityError(  # before anything is signed with it: an entry of a foreign key would spoil the journal
+                "E-HOME-010",
+                "pipeline.key is not the key that the trust root lists for the pipeline",
+                "Restore pipeline.key and trust.json of the same home",
+            )
+        return home
 
     @classmethod
     def open_or_create(cls, path: Path, demo_identities: bool = False) -> Home:
-        if (path / "VERSION.json").exists():
-            return cls.open(path)
-        return cls.create(path, demo_identities)
+        """Two processes that do so at once end with the same home."""
+        if not (path / "VERSION.json").exists():
+            try:
+                return cls.create(path, demo_identities)
+            except UsageError as error:
+                if error.code != "E-HOME-004":  # another process made it while we waited for the lock
+                    raise
+        return cls.open(path)
 
     @cached_property
     def keyring(self) -> Keyring:
@@ -141,7 +157,28 @@ class Home:
     @property
     def trust(self) -> TrustRoot:
         """Read anew each time: a key withdrawn while a run waits must not count."""
-        return TrustRoot.from_json(parse_canonical(_read(self.path / "trust.json")))
+        try:
+            return TrustRoot.from_json(parse_canonical(_read(self.path / "trust.json")))
+        except IntegrityError as error:
+            raise _malformed("trust.json") if error.code.startswith("E-CANON") else error from None
+
+    def journalled_trust(self) -> TrustRoot:
+        """The trust root, if it is the one that the journal saw last; for whoever decides by it.
+
+        Raises IntegrityError E-TRUST-003: whoever can write trust.json, and has no key, may have enrolled themselves.
+        """
+        trust = self.trust
+        if trust.digest in _known_trust(self):
+            return trust
+        with _only_maker(self.path):  # somebody may be enrolling a person right now
+            trust = self.trust
+            if trust.digest in _known_trust(self):
+                return trust
+        raise IntegrityError(
+            "E-TRUST-003",
+            "trust.json was changed by something other than privet identity",
+            "Find out who changed it and restore it; enrol and withdraw people with privet identity",
+        )
 
     @property
     def releases_dir(self) -> Path:
@@ -165,19 +202,79 @@ class Home:
 
 
 def add_person(home: Home, person: Person) -> TrustRoot:
-    """Enrol a key holder; the change is journalled with both digests."""
-    before = home.trust
-    after = TrustRoot((*before.people, person))
-    _replace(home.path / "trust.json", canonical_json(after.to_json()))
-    home.journal.append("trust_changed", {"before": before.digest, "after": after.digest, "added": person.name})
+    """Enrol a key holder; the change is journalled with both digests. Cut short and run again, it is completed."""
+
+    def add(people: tuple[Person, ...]) -> tuple[Person, ...]:
+        came_so_far = person in people and len(_known_trust(home)) > 1
+        return people if came_so_far else (*people, person)
+
+    return _change_trust(home, add, person.name)
+
+
+def withdraw_person(home: Home, name: str) -> TrustRoot:
+    """Take a key holder out: from now on their signatures count nowhere. Raises UsageError E-HOME-011 for nobody's name."""
+    if name == PIPELINE or home.trust.by_name(name) is None:
+        raise UsageError("E-HOME-011", "there is no such person in the trust root", "See privet identity list")
+    return _change_trust(home, lambda people: tuple(p for p in people if p.name != name), name)
+
+
+def _change_trust(home: Home, change: Callable[[tuple[Person, ...]], tuple[Person, ...]], name: str) -> TrustRoot:
+    """Journal first, then the file, then the journal again: a crash between leaves one that `journalled_trust` knows."""
+    home.journalled_trust()  # before the lock, which it may need: a doctored trust root must not be made a known one
+    with _only_maker(home.path):
+        before = home.trust
+        if before.digest not in _known_trust(home):
+            raise IntegrityError("E-TRUST-003", "trust.json was changed meanwhile", "Run the command again")
+        after = TrustRoot(change(before.people))
+        facts: dict[str, Json] = {"before": before.digest, "after": after.digest, "person": name}
+        home.journal.append("trust_changing", facts)
+        _replace(home.path / "trust.json", canonical_json(after.to_json()))
+        home.journal.append("trust_changed", facts)
     return after
 
 
+def _known_trust(home: Home) -> set[Json]:
+    """Digests that trust.json may have; two while a change of it is under way."""
+    for entry in reversed(home.journal.entries()):
+        if entry.kind == "home_created":
+            return {entry.facts.get("trust_root")}
+        if entry.kind == "trust_changed":
+            return {entry.facts.get("after")}
+        if entry.kind == "trust_changing":
+            return {entry.facts.get("before"), entry.facts.get("after")}
+    return set()
+
+
+@contextmanager
+def _only_maker(path: Path) -> Iterator[None]:
+    """Make the folder and hold its lock; the kernel frees it when its holder dies."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        path.chmod(0o700)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _layout_of(version: Path) -> int:
-    match parse_json(_read(version)):
-        case {"layout": int(layout)}:
-            return layout
-    raise IntegrityError("E-HOME-003", "VERSION.json of the home is malformed", "Restore the home from a backup")
+    with suppress(IntegrityError):
+        match parse_json(_read(version)):
+            case {"layout": int(layout)}:
+                return layout
+    raise _malformed("VERSION.json")
+
+
+def _malformed(name: str) -> IntegrityError:
+    return IntegrityError("E-HOME-003", f"{name} of the home is malformed", "Restore it from a backup of this home")
+
+
+def _own_key(path: Path) -> SigningKey:
+    try:
+        return _read_key(path / "pipeline.key")
+    except UsageError as error:
+        raise IntegrityError(error.code, error.cause, "Restore it, mode 0600, from a backup of this home") from None
 
 
 def _load_or_make_key(path: Path) -> SigningKey:

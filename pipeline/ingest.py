@@ -13,15 +13,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline.continuation import batch_leads_on
 from pipeline.quarantine import Quarantine, Reject, quarantine_of, read_quarantine
 from pipeline.readers import Row, parse_row, read_rows
 from pipeline.records import Record, Rejected, to_record
 from pipeline.sources import FileFault, Survey, SurveyedFile, source_folder, survey
-from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, committed, load_manifest, run_stage
+from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.tables import SealedTable
 from privacy.canonical import Digest, Scalar
 from privacy.errors import DataError, UsageError
 from privacy.policy import Policy
+from privacy.vault import normal_subject
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -39,7 +41,7 @@ def ingest(ctx: StageContext, source_uri: str) -> StageResult:
     """
     found = survey(source_folder(source_uri), ctx.policy.source)
     inputs = {"source": found.digest}
-    return run_stage(ctx, "ingest", inputs, lambda: _ingest(ctx, found, inputs), partial(_leads_on, ctx))
+    return run_stage(ctx, "ingest", inputs, lambda: _ingest(ctx, found, inputs), partial(batch_leads_on, ctx))
 
 
 def replay_quarantine(ctx: StageContext, ingest_digest: Digest) -> StageResult:
@@ -52,13 +54,7 @@ def replay_quarantine(ctx: StageContext, ingest_digest: Digest) -> StageResult:
     if ref is None:
         raise UsageError("E-INGEST-006", "that manifest has no quarantine", "Give the digest of an ingest that counted rejects")
     inputs = {"ingest": ingest_digest}
-    return run_stage(ctx, "ingest_replay", inputs, lambda: _replay(ctx, ref, ingest_digest), partial(_leads_on, ctx))
-
-
-def _leads_on(ctx: StageContext, result: StageResult) -> bool:
-    """Protect destroys the raw batch on purpose; the result is of use while the batch or the protected dataset is there."""
-    raw = result.manifest.outputs.get("raw")
-    return (raw is not None and ctx.home.store.exists(raw)) or committed(ctx, "protect", {"ingest": result.digest}) is not None
+    return run_stage(ctx, "ingest_replay", inputs, lambda: _replay(ctx, ref, ingest_digest), partial(batch_leads_on, ctx))
 
 
 @dataclass(slots=True)
@@ -85,15 +81,20 @@ class _Intake:
                 raise Rejected(row.code or "E-INGEST-104")
             position = f"{(file_digest or 'sha256:').removeprefix('sha256:')}:{row.line}"
             record = to_record(row.values, row.original, self.policy, position)
-            self._first_of_its_id(record.record_id)
+            self._first_of_its_id(record)
         except Rejected as rejected:
             self.quarantine.add(Reject(rejected.code, name, file_digest, row))
             return
         self.raw.append(_columns(record, self.policy), len(record.original) + 2 * len(record.text) + 200)
 
-    def _first_of_its_id(self, record_id: str) -> None:
+    def _first_of_its_id(self, record: Record) -> None:
+        """Ids are compared within a privacy unit only: one unit's records must not decide which records of others count.
+
+        Across units, somebody who uses up the ids of others could remove them, which no bound on one contribution covers.
+        """
         # 16 bytes of a hash, not the id: a million records stay below 100 MB.
-        mark = hashlib.blake2b(record_id.encode(), digest_size=16).digest()
+        own = f"{normal_subject(record.subject)}\0{record.record_id}"
+        mark = hashlib.blake2b(own.encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if mark in self.seen:
             raise Rejected("E-INGEST-116")
         self.seen.add(mark)

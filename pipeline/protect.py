@@ -14,8 +14,10 @@ import hmac
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
+from pipeline.continuation import dataset_leads_on
 from pipeline.records import Rejected, day_of
 from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.tables import SealedTable, read_batches
@@ -55,11 +57,13 @@ def protect(ctx: StageContext, ingest_digest: Digest, detector: Detector | None 
 
     inputs = {"ingest": ingest_digest}
     try:
-        result = run_stage(ctx, "protect", inputs, body)
+        result = run_stage(ctx, "protect", inputs, body, partial(dataset_leads_on, ctx))
     except DataError as error:
         if error.code != "E-PROTECT-002":
             raise
-        result = run_stage(ctx, "protect", inputs, body)  # a racer may have committed between our look-up and our read
+        result = run_stage(
+            ctx, "protect", inputs, body, partial(dataset_leads_on, ctx)
+        )  # a racer may have committed between our look-up and our read
     # After the commit, and on every later call: a crash in between must not leave raw data behind.
     ctx.home.store.shred(raw)
     return result
@@ -83,9 +87,12 @@ def protected_schema(policy: Policy) -> pa.Schema:
     )
 
 
-def record_token(key: bytes, record_id: str) -> str:
-    """Keyed, stable pseudonym of a record id: "r" and 24 characters of base32."""
-    return "r" + base64.b32encode(hmac.digest(key, record_id.encode(), "sha256")[:15]).decode().lower()
+def record_token(key: bytes, unit: str, record_id: str) -> str:
+    """Keyed, stable pseudonym of a record of one unit: "r" and 24 characters of base32.
+
+    The unit is part of it: two units may use one record id, and neither has a say in what becomes of the other's.
+    """
+    return "r" + base64.b32encode(hmac.digest(key, f"{unit}\0{record_id}".encode(), "sha256")[:15]).decode().lower()
 
 
 @dataclass(slots=True)
@@ -160,7 +167,6 @@ class _Tally:
             "units": len(self.units),
             "suppressed": self.suppressed,
             "records_beyond_bound": sum(max(0, n - bound) for n in self.units.values()),
-            "most_records_of_a_unit": max(self.units.values(), default=0),
             "entities": treatment.counts.total(),
             "undeclared_language": undeclared,
             "detector": treatment.detector.version,
@@ -215,7 +221,7 @@ def _protect_rows(
     live = [(token, row) for token, row in zip(tokens, rows, strict=True) if token not in erased]
     tally.seen += len(rows)
     tally.suppressed += len(rows) - len(live)
-    ids = [record_token(record_key, str(row["record_id"])) for _, row in live]
+    ids = [record_token(record_key, token, str(row["record_id"])) for token, row in live]
     texts, languages = treatment.texts([str(row["text"]) for _, row in live])
     kept = {
         name: treatment.fields([str(row[f"keep.{name}"] or "") for _, row in live]) for name in ctx.policy.source.fields.keep

@@ -84,10 +84,11 @@ class ReleaseTouched:
 
     entry: int
     at: str
+    policy_name: str
     remedy: str
 
     def to_json(self) -> dict[str, Json]:
-        return {"entry": self.entry, "at": self.at, "remedy": self.remedy}
+        return {"entry": self.entry, "at": self.at, "policy_name": self.policy_name, "remedy": self.remedy}
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,7 @@ class ErasureReceipt:
         for model in self.models:
             lines.append(f"  model {_short(model.manifest)} ({model.mechanism}): {model.remedy}")
         for release in self.releases:
-            lines.append(f"  release of {release.at}: {release.remedy}")
+            lines.append(f"  release {release.policy_name} of {release.at}: {release.remedy}")
         if not self.models:
             lines.append(f"  {NO_MODEL_HINT}")
         lines.append(f"  {LANDING_HINT}")

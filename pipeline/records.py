@@ -40,7 +40,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "E-INGEST-113": "a label outside the declared set",
         "E-INGEST-114": "empty text",
         "E-INGEST-115": "a time that can't be read",
-        "E-INGEST-116": "a record id that an earlier record has",
+        "E-INGEST-116": "a record id that an earlier record of the same subject has",
         "E-INGEST-117": "a row that does not fit the header, or broken quoting",
         "E-INGEST-118": "a line that does not match source.pattern",
         "E-INGEST-150": "a link or not a regular file",

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
+from pipeline.approve import rejection
 from pipeline.assemble import assemble, read_trace, stream_digest
 from pipeline.bundle import (
     RELEASE_STATEMENT,
@@ -32,11 +33,13 @@ from pipeline.bundle import (
 from pipeline.claims import Evidence, release_predicate
 from pipeline.evidence import MODEL_FILE, RELEASE_TYPE, RunDigests, read_evidence, use_subject
 from pipeline.stage import CODE_VERSION, Manifest, StageContext, load_manifest
+from pipeline.training_budget import budget_scope, refuse_lost_charges
 from pipeline.verify import Verification, verify_bundle, verify_evidence
 from privacy.canonical import Digest, Json, digest_bytes, digest_of
 from privacy.errors import GateClosed, IntegrityError, PrivetError
 from privacy.gates import approval_of
 from privacy.journal import verify_entries
+from privacy.rounding import shown_up
 from privacy.signing import make_statement, open_envelope, seal_envelope
 from privacy.verdict import Verdict, blocking
 
@@ -76,16 +79,9 @@ class ReleaseResult:
 
 def release(ctx: StageContext, assemble_digest: Digest) -> ReleaseResult:
     """Re-check everything and release. Raises ReleaseRefusal E-RELEASE-001 with all reasons; nothing is written then."""
-    case = _Case.load(ctx, assemble_digest)
-    now = ctx.clock()
-    verification, evidence = verify_evidence(case.view, ctx.home.trust, now)
-    verdicts = [row.as_verdict() for row in verification.rows if row.kind != "note"] + [*case.faults, *_local(case, evidence)]
-    refused = blocking(verdicts)
-    if refused or evidence is None:
-        _journal_refusal(case, refused)
-        raise ReleaseRefusal(refused)
     folder = ctx.home.releases_dir / ctx.policy.name
-    with _one_at_a_time(folder):
+    with _one_at_a_time(folder):  # decided under the lock too: who waited for it may have been rejected meanwhile
+        case, evidence, now = _decide(ctx, assemble_digest)
         before = _root_of(folder / "bundle")
         if before == case.root and verify_bundle(folder / "bundle", ctx.home.trust, now).exit_code == 0:
             return _result(case, folder / "bundle", (folder / "bundle" / RELEASE_STATEMENT).read_bytes(), reused=True)
@@ -93,12 +89,31 @@ def release(ctx: StageContext, assemble_digest: Digest) -> ReleaseResult:
         temporary = folder / ".bundle-tmp"
         try:
             _write(case, temporary, statement, now)
+            if late := _rejections(case):  # while the bundle was written
+                _refuse(case, late)
             ctx.home.journal.append("release", _release_facts(case, statement))
             install(temporary, folder / "bundle", before)
         except BaseException:
             remove_folder(temporary)  # it holds the plain model
             raise
     return _result(case, folder / "bundle", statement, reused=False)
+
+
+def _decide(ctx: StageContext, assemble_digest: Digest) -> tuple[_Case, Evidence, datetime]:
+    case = _Case.load(ctx, assemble_digest)
+    now = ctx.clock()
+    verification, evidence = verify_evidence(case.view, ctx.home.trust, now)
+    verdicts = [row.as_verdict() for row in verification.rows if row.kind != "note"] + [*case.faults, *_local(case, evidence)]
+    if blocking(verdicts) or evidence is None:
+        _refuse(case, verdicts)
+    return case, evidence, now
+
+
+def _refuse(case: _Case, verdicts: Sequence[Verdict]) -> NoReturn:
+    refused = blocking(verdicts)
+    reasons: list[Json] = [v.to_json() for v in refused]
+    case.ctx.home.journal.append("refusal", {**_about(case), "reasons": reasons})
+    raise ReleaseRefusal(refused)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +171,16 @@ def _local(case: _Case, evidence: Evidence | None) -> list[Verdict]:
             found.append(check())
         except PrivetError as error:
             found.append(Verdict(name, "not_evaluated", f"{error.code}: {error.cause}"))
-    return found
+    return found + _rejections(case)
+
+
+def _rejections(case: _Case) -> list[Verdict]:
+    """From the journal: deleting an envelope from the approval book takes no rejection back."""
+    home, use = case.ctx.home, _use_subject(case.ctx, case.manifest)
+    try:
+        return [v for v in (rejection(home, "use", use), rejection(home, "release", case.root)) if v is not None]
+    except PrivetError as error:
+        return [Verdict("rejections", "not_evaluated", f"{error.code}: {error.cause}")]
 
 
 def _ledger(case: _Case) -> Verdict:
@@ -164,9 +188,14 @@ def _ledger(case: _Case) -> Verdict:
     if trace is None:
         return Verdict("ledger", "not_evaluated", "E-RELEASE-003: there is no mechanism trace to compare the ledger with")
     ledger = case.ctx.home.ledger
+    refuse_lost_charges(case.ctx.home)
     spend = ledger.spend(trace.ledger_key)
     if spend is None:
         return Verdict("ledger", "failed", "E-RELEASE-003: the ledger has no charge for this training")
+    if spend.scope != budget_scope(case.ctx.policy):
+        return Verdict(
+            "ledger", "failed", "E-RELEASE-003: the ledger charged another dataset or privacy unit for this training"
+        )
     if spend.charged != trace.steps:
         reason = f"E-RELEASE-003: the ledger charged {spend.charged} steps, the mechanism trace says {trace.steps}"
         return Verdict("ledger", "failed", reason)
@@ -175,7 +204,7 @@ def _ledger(case: _Case) -> Verdict:
     spent, cap = ledger.spent_epsilon(spend.scope), ledger.cap_epsilon(spend.scope)
     if spent > cap or ledger.self_audit():
         return Verdict("ledger", "failed", "E-RELEASE-003: the ledger is over its cap or contradicts itself")
-    return Verdict("ledger", "passed", f"{spend.charged} steps charged; epsilon {spent:g} of {cap:g} spent on the dataset")
+    return Verdict("ledger", "passed", f"{spend.charged} steps charged; epsilon {shown_up(spent)} of {shown_up(cap)} spent on the dataset")
 
 
 def _requester(case: _Case, evidence: Evidence | None) -> Verdict:
@@ -190,7 +219,7 @@ def _requester(case: _Case, evidence: Evidence | None) -> Verdict:
 
 
 def _same_trust(case: _Case) -> Verdict:
-    if digest_bytes(case.files.get("trust.json", b"")) != case.ctx.home.trust.digest:
+    if digest_bytes(case.files.get("trust.json", b"")) != case.ctx.home.journalled_trust().digest:
         return Verdict("trust root", "failed", "E-RELEASE-005: the trust root changed since the evidence was assembled")
     return Verdict("trust root", "passed", "the evidence names today's trust root")
 
@@ -248,11 +277,6 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _journal_refusal(case: _Case, refused: Sequence[Verdict]) -> None:
-    reasons: list[Json] = [v.to_json() for v in refused]
-    case.ctx.home.journal.append("refusal", {**_about(case), "reasons": reasons})
-
-
 def _release_facts(case: _Case, statement: bytes) -> dict[str, Json]:
     return {**_about(case), "statement": digest_bytes(statement)}
 
@@ -273,6 +297,10 @@ def _about(case: _Case) -> dict[str, Json]:
 def _result(case: _Case, folder: Path, statement: bytes, *, reused: bool) -> ReleaseResult:
     """The release manifest: the first one committed for this root stays the one."""
     ctx = case.ctx
+    key = digest_of({"released": case.root})
+    found = ctx.home.store.result(key)
+    if found is not None:
+        return ReleaseResult(found, load_manifest(ctx.home, found), folder, case.root, reused)
     ref = ctx.home.store.put_plain(statement, dataset=ctx.policy.dataset, path=RELEASE_STATEMENT, data_class="evidence")
     manifest = Manifest(
         "release",
@@ -285,5 +313,5 @@ def _result(case: _Case, folder: Path, statement: bytes, *, reused: bool) -> Rel
         ctx.clock().isoformat(timespec="seconds"),
     )
     digest = ctx.home.store.put_json(manifest.to_json())
-    winner = ctx.home.store.commit_result(digest_of({"released": case.root}), digest)
+    winner = ctx.home.store.commit_result(key, digest)
     return ReleaseResult(winner, load_manifest(ctx.home, winner), folder, case.root, reused)

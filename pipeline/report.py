@@ -212,7 +212,8 @@ class _Facts:
         metrics = self.documents["metrics"]
         found = _utility_bars(self)
         text = (
-            "Accuracy on units kept out of training by a keyed rule. A model that learnt nothing looks private: read both.",
+            "Accuracy on units kept out of training by a keyed rule. A model that learnt nothing looks private: read both. "
+            "The figures are exact, and stand outside the privacy claim.",
         )
         plots = (utility_plot(found),) if found else ()
         return Section("utility", "Utility", text, _document_figures(metrics, ""), plots=plots)

@@ -16,7 +16,7 @@ from pipeline import tasks
 from pipeline.home import DEMO_PEOPLE, Home
 from pipeline.stage import Manifest, StageContext, load_manifest
 from privacy.canonical import Digest, Scalar, digest_of
-from privacy.errors import GateClosed
+from privacy.errors import GateClosed, UsageError
 from privacy.gates import Requirement, decide_gate
 from privacy.policy_file import load_policy, policy_digest
 from privacy.verdict import Verdict
@@ -47,6 +47,8 @@ def run_policy(
     """Run every stage. Raises GateClosed E-RUN-001 when a gate waits, ReleaseRefusal when the evidence is not enough."""
     policy = load_policy(policy_path)
     run = run_id or "run-" + digest_of({"policy": policy_digest(policy), "source": source_uri})[7:19]
+    if demo_approvals:
+        _require_demo_identities(home)
     who = tasks.enrolled_requester(home.path, policy_path, requested_by)
     chain = _Chain(home, policy_path, run, who, screen, demo_approvals)
     ingest = chain.step("ingest", lambda: tasks.run_ingest(home.path, policy_path, source_uri, run, who, screen.progress))
@@ -88,9 +90,15 @@ class _Chain:
             raise GateClosed(
                 "E-RUN-001",
                 f"the {request.gate} gate is closed for request {request.id} ({verdict.reason})",
-                f"See it with privet approvals show {request.id}, sign it with privet approvals sign; running again continues",
+                _what_now(request, verdict),
             )
         self.screen.good(f"{request.gate + ' gate':<14}{verdict.reason}")
+
+
+def _what_now(request: ApprovalRequest, verdict: Verdict) -> str:
+    if "E-GATE-012" in verdict.reason:
+        return "A rejection is final for these bytes: change what was rejected, in the policy or the source, and run again"
+    return f"See it with privet approvals show {request.id}, sign it with privet approvals sign; running again continues"
 
 
 def gate_verdict(home: Home, request: ApprovalRequest) -> Verdict:
@@ -109,6 +117,15 @@ def context_for(home: Home, policy_path: Path, run_id: str, requested_by: str | 
     """A context outside a run, e.g. for replaying the quarantine."""
     policy = load_policy(policy_path)
     return StageContext(home, policy, policy_digest(policy), run_id, requested_by or policy.approvals.requested_by)
+
+
+def _require_demo_identities(home: Home) -> None:
+    if any(home.trust.by_name(name) is None for name in DEMO_PEOPLE):
+        raise UsageError(
+            "E-RUN-002",
+            "this home has no demo identities, so nobody can sign for show",
+            "Let enrolled people sign (privet approvals sign), or use a home made with privet init --demo-identities",
+        )
 
 
 def _sign_as_demo(home: Home, request: ApprovalRequest) -> None:

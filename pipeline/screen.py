@@ -16,6 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from privacy.canonical import Scalar
+from privacy.rounding import shown_fact
 
 if TYPE_CHECKING:
     from pipeline.receipt import ErasureReceipt
@@ -54,7 +55,7 @@ class Screen:
 
         def done(facts: Mapping[str, Scalar], reused: bool = False) -> None:
             self._clear()
-            shown = ", ".join(f"{k} {_short(v)}" for k, v in facts.items() if v is not None)
+            shown = ", ".join(f"{k} {_short(k, v)}" for k, v in facts.items() if v is not None)
             took = "found its own result" if reused else f"{time.monotonic() - began:.1f} s"
             self.good(f"{name:<14}{took:<10}{shown}")
 
@@ -98,14 +99,14 @@ def print_verification(verification: Verification, as_json: bool) -> None:
     for column in ("claim", "evidence", "verdict"):
         table.add_column(column, overflow="fold")
     for row in verification.rows:
-        colour = _COLOURS.get(row.outcome, "cyan")
-        table.add_row(escape(row.claim), escape(row.evidence), f"[{colour}]{row.outcome}[/{colour}]")
+        shown = "noted" if row.kind == "note" and row.outcome != "passed" else row.outcome
+        colour = _COLOURS.get(shown, "cyan")
+        table.add_row(escape(row.claim), escape(row.evidence), f"[{colour}]{shown}[/{colour}]")
     console.print(table)
-    words = {0: "[green]verified[/green]", 3: "[red]gate closed[/red]", 4: "[red]integrity broken[/red]"}
-    console.print(f"{words[verification.exit_code]} (exit {verification.exit_code})")
-    for row in verification.rows:
-        if row.outcome != "passed" and row.blocks:
-            console.print(f"  [red]✗[/red] {escape(row.claim)}: {escape(row.evidence)}")
+    colour = "red" if verification.exit_code else "green" if verification.conclusion == "verified" else "yellow"
+    console.print(f"[{colour}]{verification.conclusion}[/{colour}] (exit {verification.exit_code})")
+    for row in verification.failures:
+        console.print(f"  [red]✗[/red] {escape(row.claim)}: {escape(row.evidence)}")
 
 
 def print_receipt(receipt: ErasureReceipt, as_json: bool) -> None:
@@ -117,5 +118,7 @@ def print_receipt(receipt: ErasureReceipt, as_json: bool) -> None:
         print(line)
 
 
-def _short(value: Scalar) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _short(name: str, value: Scalar) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return shown_fact(name, value) or f"{value:.4g}"

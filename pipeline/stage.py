@@ -147,8 +147,8 @@ def run_stage(
     usable: whether a committed result can be gone on with; by default, while every object it names is in the store.
     """
     key = _result_key(ctx, stage, inputs)
-    standing = _standing(ctx, key)
-    if standing is not None and (usable or partial(_whole, ctx))(standing):
+    standing = committed(ctx, stage, inputs)
+    if standing is not None and (usable or partial(whole, ctx))(standing):
         return standing
     stale = ctx.home.store.result(key)
     with provisional(ctx.home.store):
@@ -166,21 +166,19 @@ def run_stage(
 
 
 def committed(ctx: StageContext, stage: str, inputs: Mapping[str, Digest]) -> StageResult | None:
-    """The committed result for these inputs, if it is there with every object it names."""
-    standing = _standing(ctx, _result_key(ctx, stage, inputs))
-    return standing if standing is not None and _whole(ctx, standing) else None
+    """The committed result for these inputs, whether or not what it made still lies in the store.
 
-
-def _standing(ctx: StageContext, key: Digest) -> StageResult | None:
-    """None also when the manifest is gone; a damaged one raises IntegrityError E-STORE-002."""
+    None also when its manifest is gone; a damaged one raises IntegrityError E-STORE-002.
+    """
     store = ctx.home.store
-    found = store.result(key)
+    found = store.result(_result_key(ctx, stage, inputs))
     if found is None or not store.holds(found):
         return None
     return StageResult(found, load_manifest(ctx.home, found), reused=True)
 
 
-def _whole(ctx: StageContext, result: StageResult) -> bool:
+def whole(ctx: StageContext, result: StageResult) -> bool:
+    """Whether every object that the result names is in the store; not whether it is intact."""
     return all(ctx.home.store.exists(ref) for ref in result.manifest.outputs.values())
 
 

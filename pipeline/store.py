@@ -104,9 +104,10 @@ class Store:
             finally:
                 writer.abandon()
                 sink.close()
-            digest, size = self._publish(file)
-        sink._ref = ArtifactRef(digest, data_class, dataset, path, size, sealed=True)
-        note(sink._ref)
+            ref = ArtifactRef("sha256:" + file.sha256.hexdigest(), data_class, dataset, path, file.size, sealed=True)
+            note(ref)  # before it is there, so that a fault right after the rename does not leave it unowned
+            self._publish(file)
+        sink._ref = ref
 
     def open_sealed(self, ref: ArtifactRef) -> BinaryIO:
         """Seekable plaintext of a sealed object.
@@ -180,7 +181,7 @@ class Store:
                 os.fsync(handle)
             finally:
                 os.close(handle)
-            path.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)  # even when overwriting failed, which is raised all the same
             _sync_folder(path.parent)
         return True
 

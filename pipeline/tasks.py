@@ -181,19 +181,21 @@ def open_release_request(home: Path, policy_path: Path, assemble: Digest, run_id
 
 @value_free
 def enrolled_requester(home: Path, policy_path: Path, triggered_by: str | None) -> str:
-    """Who asks for this run. Raises GateClosed E-GATE-040 when that is nobody of the trust root.
+    """Who asks for this run: the person who triggered it, or else the identity that the policy names.
 
-    Separation of duties is a comparison of names; a requester whom the trust root does not know
-    (say, the operating-system user of `airflow dags trigger`) could be anybody, an approver too.
+    Raises GateClosed E-GATE-040 for a person the trust root does not know. Separation of duties is a comparison of
+    names; a requester nobody enrolled (say, the operating-system user of `airflow dags trigger`) could be anybody,
+    an approver too. The policy's own identity is part of what the approvers sign, so it needs no key.
     """
-    name = triggered_by or load_policy(policy_path).approvals.requested_by
-    if Home.open(home).trust.by_name(name) is None:
+    if triggered_by is None:
+        return load_policy(policy_path).approvals.requested_by
+    if Home.open(home).trust.by_name(triggered_by) is None:
         raise GateClosed(
             "E-GATE-040",
-            "the run was asked for by a user who is not in the trust root, so nobody can tell requester from approver",
-            "Trigger it in Airflow's web page or API as an enrolled person, or enrol this one",
+            "the run was asked for by somebody who is not in the trust root, so nobody can tell requester from approver",
+            "Ask as an enrolled person (Airflow's web page or API, or --as NAME), or enrol this one with privet identity enrol",
         )
-    return name
+    return triggered_by
 
 
 def log_progress() -> Progress:

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pipeline.attempts import Attempt, current_attempt, next_attempt
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
-from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, calibrate_noise, recompute_epsilon
+from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, recompute_epsilon
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_of
 from privacy.errors import BudgetExceeded, DataError, GateClosed, IntegrityError, PrivetError
 from privacy.gates import Requirement, decide_gate
 from privacy.noise import NOISE_SOURCE, SAMPLER
 
 if TYPE_CHECKING:
-    from pipeline.training_budget import SealedCheckpoints
+    from pipeline.training_budget import LedgerLease, SealedCheckpoints
     from privacy.policy import Policy
     from training.config import TrainingConfig
     from training.data import Record, UnitData
@@ -62,7 +63,7 @@ def train(ctx: StageContext, protect_digest: Digest, use_approval_subject: Diges
 
 
 def ledger_key(policy_digest: Digest, protect_digest: Digest, use_approval_subject: Digest) -> str:
-    """One key per approved training: every attempt of it draws from one reservation."""
+    """One key per approved training; retries of it draw from one reservation (see `pipeline.attempts` for the exception)."""
     named = digest_of({"policy": policy_digest, "protect": protect_digest, "use": use_approval_subject})
     return f"train-{named.removeprefix('sha256:')[:32]}"
 
@@ -85,27 +86,25 @@ def load_units(ctx: StageContext, protect_digest: Digest) -> TrainingData:
     return TrainingData(training, holdout)
 
 
-def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: object) -> StageOutput:
-    from pipeline.training_budget import LedgerLease, SealedCheckpoints
-    from training.config import TrainingConfig, approved_steps
+def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: SealedCheckpoints) -> StageOutput:
+    from training.config import TrainingConfig
     from training.trainer import Lease, Unmetered, train_model
 
-    assert isinstance(checkpoints, SealedCheckpoints)
     _require_approval(ctx, inputs["protect"], inputs["use"])
     policy = ctx.policy
     data = load_units(ctx, inputs["protect"])
     if len(data.training) == 0:
         raise DataError("E-TRAIN-003", "no privacy unit is left to train on", "Check the source, or lower audit.holdout_share")
     private = policy.recipe.mechanism == "dp_sgd"
-    config = TrainingConfig.from_policy(policy, noise_multiplier(policy) if private else 0.0)
-    steps = approved_steps(config.steps)
+    attempt = _attempt(ctx, key, checkpoints, len(data.training), private)
+    config = TrainingConfig.from_policy(policy, attempt.noise_multiplier)
     opened: list[LedgerLease] = []
 
     def open_lease() -> Lease:
         if not private:
             return Unmetered(config.steps)
-        _refuse_settled(ctx, key, checkpoints)
-        opened.append(LedgerLease(ctx.home.ledger, key, policy, config.noise_multiplier, steps))
+        _refuse_settled(ctx, attempt.key, checkpoints)
+        opened.append(_reserve(ctx, attempt))
         return opened[0]
 
     _use_cores()
@@ -115,7 +114,7 @@ def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoint
             data.training,
             open_lease,
             checkpoints,
-            lambda commitment: _announce(ctx, key, commitment),
+            lambda commitment: _announce(ctx, attempt.key, commitment),
             lambda done, total: ctx.progress("train", done, total),
             _device(),
         )
@@ -125,7 +124,44 @@ def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoint
         raise
     for lease in opened:
         lease.settle()
-    return _output(ctx, config, outcome, data, key if private else "")
+    return _output(ctx, config, outcome, data, attempt.key if private else "")
+
+
+def _attempt(ctx: StageContext, key: str, checkpoints: SealedCheckpoints, units: int, private: bool) -> Attempt:
+    """The attempt to go on with; a new one where the checkpoint saw a unit that was erased since, and nothing of it is kept.
+
+    Going on from such a checkpoint would keep the claim, but put an erased unit's influence into a model that no erasure
+    receipt names.
+    """
+    from training.checkpoint import saw_units_that_are_gone
+    from training.config import TrainingConfig
+
+    ledger, policy = ctx.home.ledger, ctx.policy
+    attempt = current_attempt(ledger, key, policy) if private else Attempt(key, 0.0, None)
+    saved = checkpoints.load()
+    if saved is None or not saw_units_that_are_gone(saved, TrainingConfig.from_policy(policy, 0.0), units):
+        return attempt
+    if private:
+        try:
+            attempt = next_attempt(ledger, key, policy)
+        except BudgetExceeded:
+            checkpoints.clear()  # nothing will go on from it, and it knows the erased unit
+            raise
+        _reserve(ctx, attempt)  # before the checkpoint goes: killed in between, the next try comes by here again
+    checkpoints.clear()
+    ctx.home.journal.append("training_restarted", {"run": ctx.run_id, "ledger_key": attempt.key, "reason": "erased unit"})
+    return attempt
+
+
+def _reserve(ctx: StageContext, attempt: Attempt) -> LedgerLease:
+    from pipeline.training_budget import LedgerLease, journal_reservation, refuse_lost_charges
+    from training.config import approved_steps
+
+    refuse_lost_charges(ctx.home)
+    steps = approved_steps(ctx.policy.recipe.steps)
+    lease = LedgerLease(ctx.home.ledger, attempt.key, ctx.policy, attempt.noise_multiplier, steps)
+    journal_reservation(ctx.home, ctx.run_id, attempt.key)
+    return lease
 
 
 def _refuse_settled(ctx: StageContext, key: str, checkpoints: SealedCheckpoints) -> None:
@@ -134,17 +170,9 @@ def _refuse_settled(ctx: StageContext, key: str, checkpoints: SealedCheckpoints)
     if spend is not None and spend.settled is not None and checkpoints.load() is None:
         raise BudgetExceeded(
             "E-TRAIN-024",
-            "this training was done and charged, but its result is gone from the store",
+            "this training was charged and closed, but neither its result nor a checkpoint is in the store",
             "Restore objects/ and results/ from a backup, or change the policy and ask for a new use approval",
         )
-
-
-def noise_multiplier(policy: Policy) -> float:
-    """From public constants alone."""
-    from training.config import approved_steps
-
-    budget = policy.budget
-    return calibrate_noise(budget.epsilon, budget.delta, budget.sampling_probability, approved_steps(policy.recipe.steps))
 
 
 def _require_approval(ctx: StageContext, protect_digest: Digest, subject: Digest) -> None:
@@ -155,7 +183,7 @@ def _require_approval(ctx: StageContext, protect_digest: Digest, subject: Digest
             "the approval asked for does not name this dataset, a passed validation of it, this policy and this budget",
             "Ask for a new use approval of this run",
         )
-    use, trust = ctx.policy.approvals.use, ctx.home.trust
+    use, trust = ctx.policy.approvals.use, ctx.home.journalled_trust()
     requirement = Requirement("use", use.quorum, use.expires_hours, ctx.requested_by)
     verdict = decide_gate(subject, ctx.home.approvals.approvals(subject, trust), requirement, trust, ctx.clock())
     if verdict.blocks:
@@ -266,7 +294,7 @@ def _metrics(trace: MechanismTrace, found: Utility | None) -> dict[str, Json]:
         "steps_in_model": trace.steps_in_model,
         "utility": utility,
         "unprotected": ["utility.holdout_accuracy", "utility.majority_accuracy"],
-        "withheld": ["loss", "gradient norms", "share of clipped units", "batch sizes", "number of units"],
+        "withheld": ["loss", "gradient norms", "share of clipped units", "batch sizes"],
     }
 
 

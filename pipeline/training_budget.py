@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from pipeline.provisional import keep
 from pipeline.stage import ArtifactRef
-from privacy.canonical import canonical_json, parse_canonical
-from privacy.errors import EnvironmentFault, IntegrityError, PrivetError
+from privacy.canonical import Json, canonical_json, parse_canonical
+from privacy.errors import EnvironmentFault, IntegrityError, PolicyError, PrivetError
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -37,6 +37,7 @@ class LedgerLease:
         """Reserve `steps`. Raises BudgetExceeded E-BUDGET-001 and the ledger's own errors; nothing is charged then."""
         self._ledger, self._key = ledger, key
         budget, scope = policy.budget, budget_scope(policy)
+        _refuse_another_unit(ledger, policy)
         ledger.open_scope(scope, policy.privacy_unit.name, budget.cap_epsilon, budget.delta)
         ledger.reserve(key, scope, budget.sampling_probability, noise_multiplier, steps)
         found = ledger.spend(key)
@@ -51,6 +52,46 @@ class LedgerLease:
     def settle(self) -> None:
         """Give back what was never leased."""
         self._ledger.settle(self._key, self.taken)
+
+
+def _refuse_another_unit(ledger: Ledger, policy: Policy) -> None:
+    """Scopes of different units are not added up, so a renamed unit would be a fresh budget on data that is spent already."""
+    others = [
+        scope for scope in ledger.scopes() if scope.rpartition("/")[0] == policy.dataset and scope != budget_scope(policy)
+    ]
+    if others:
+        raise PolicyError(
+            "E-TRAIN-018",
+            f"the budget of dataset {policy.dataset} is counted per {others[0].rpartition('/')[2]}, "
+            f"and the policy names the unit {policy.privacy_unit.name}",
+            "Keep privacy_unit.name; a budget can't be reset",
+        )
+
+
+def journal_reservation(home: Home, run: str, key: str) -> None:
+    """Name a reservation outside the ledger's own file, once."""
+    spend = home.ledger.spend(key)
+    known = any(e.kind == "budget_reserved" and e.facts.get("ledger_key") == key for e in home.journal.entries())
+    if spend is not None and not known:
+        facts: dict[str, Json] = {"run": run, "ledger_key": key, "scope": spend.scope, "reservation": spend.fingerprint}
+        home.journal.append("budget_reserved", facts)
+
+
+def refuse_lost_charges(home: Home) -> None:
+    """Raises IntegrityError E-LEDGER-009 when the ledger has forgotten a charge that the journal knows.
+
+    Deleting ledger.sqlite, or putting an older one in its place, would otherwise give a spent budget back.
+    """
+    for entry in home.journal.entries():
+        if entry.kind != "budget_reserved":
+            continue
+        spend = home.ledger.spend(str(entry.facts.get("ledger_key")))
+        if spend is None or spend.fingerprint != entry.facts.get("reservation"):
+            raise IntegrityError(
+                "E-LEDGER-009",
+                "the ledger has lost a charge that the journal knows, so nobody can tell what is left of the budget",
+                "Restore the newest ledger.sqlite",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +117,7 @@ class SealedCheckpoints:
         raise IntegrityError(
             "E-TRAIN-025",
             "the checkpoint of this training is missing or damaged in the store",
-            "Restore objects/ from a backup, or change the policy and ask for a new use approval; what was leased stays charged",
+            "Restore objects/ from a backup, or change the policy and ask for a new use approval; leased steps stay charged",
         )
 
     def save(self, data: bytes) -> None:

@@ -8,7 +8,9 @@ The release stage decides by these same lines before it writes anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import stat
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,22 +28,26 @@ from pipeline.claims import (
     check_release,
     check_statements,
     check_trace_follows_policy,
+    has_rejection,
     journal_entries,
     open_approvals,
     open_evidence,
 )
 from pipeline.evidence import REQUIRED_VERDICTS, is_pipeline, moment
 from privacy.accounting import recompute_epsilon
-from privacy.canonical import Digest, Json
-from privacy.errors import PrivetError
+from privacy.canonical import Digest, Json, parse_json
+from privacy.errors import PrivetError, UsageError
 from privacy.gates import Approval, GateName, decide_gate
 from privacy.journal import Entry
+from privacy.rounding import EXACT, shown_down, shown_up
 from privacy.signing import TrustRoot
 from privacy.verdict import Outcome, Verdict
 
 Kind = Literal["integrity", "gate", "note"]
 _T = TypeVar("_T")
 _CLOCK_SKEW = timedelta(minutes=5)
+_MAX_SHOWN = 600
+_MAX_TRUST_BYTES = 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,9 @@ class Row:
         return Verdict(self.claim, self.outcome, reason)
 
 
+_SIGNERS = "who the signers are"
+
+
 @dataclass(frozen=True, slots=True)
 class Verification:
     """All rows in the order in which they were checked."""
@@ -81,8 +90,17 @@ class Verification:
     def failures(self) -> tuple[Row, ...]:
         return tuple(row for row in self.rows if row.blocks)
 
+    @property
+    def conclusion(self) -> str:
+        """One line for people. A bundle that only vouches for itself is consistent, not verified."""
+        if self.exit_code:
+            return "gate closed" if self.exit_code == 3 else "integrity broken"
+        if any(row.claim == _SIGNERS and row.outcome != "passed" for row in self.rows):
+            return "consistent, but identities are self-declared: pass --trust with a trust root that you obtained yourself"
+        return "verified"
+
     def to_json(self) -> dict[str, Json]:
-        return {"exit_code": self.exit_code, "rows": [row.to_json() for row in self.rows]}
+        return {"exit_code": self.exit_code, "conclusion": self.conclusion, "rows": [row.to_json() for row in self.rows]}
 
 
 def verify_bundle(path: Path, trust: TrustRoot | None = None, now: datetime | None = None) -> Verification:
@@ -96,6 +114,20 @@ def verify_bundle(path: Path, trust: TrustRoot | None = None, now: datetime | No
     if view is not None:
         _verify(rows, view, trust, now or datetime.now(UTC))
     return Verification(tuple(rows.found))
+
+
+def read_trust(path: Path) -> TrustRoot:
+    """A trust root from a file. Raises UsageError E-VERIFY-001 (not a readable file), IntegrityError E-TRUST or E-CANON."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for its writer
+        with os.fdopen(handle, "rb") as file:
+            fault = None if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else "not a plain file"
+            data = b"" if fault else file.read(_MAX_TRUST_BYTES)
+    except (OSError, ValueError) as error:
+        fault = getattr(error, "strerror", None) or "not a path"
+    if fault is not None:
+        raise UsageError("E-VERIFY-001", f"the trust root can't be read ({fault})", "Give the path of a trust.json")
+    return TrustRoot.from_json(parse_json(data))
 
 
 def verify_evidence(view: BundleView, trust: TrustRoot, now: datetime) -> tuple[Verification, Evidence | None]:
@@ -126,7 +158,7 @@ class _Rows:
         return None
 
     def add(self, claim: str, evidence: str, outcome: Outcome, kind: Kind, code: str = "") -> None:
-        self.found.append(Row(claim, evidence, outcome, kind, code))
+        self.found.append(Row(_readable(claim), _readable(evidence), outcome, kind, _readable(code)))
 
     def gate(self, claim: str, check: Callable[[], Verdict]) -> None:
         """A gate row from a verdict; a check that can't be made counts as not evaluated."""
@@ -139,6 +171,12 @@ class _Rows:
         code, _, rest = verdict.reason.partition(": ")
         known = code.startswith("E-") and bool(rest)
         self.add(claim, rest if known else verdict.reason, verdict.outcome, "gate", code if known else "")
+
+
+def _readable(text: str) -> str:
+    """One printable line: names and reasons come from the bundle, and could command the terminal they are shown on."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_MAX_SHOWN])
+    return shown if len(text) <= _MAX_SHOWN else shown + "…"
 
 
 def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetime) -> None:
@@ -184,7 +222,7 @@ def _integrity(rows: _Rows, evidence: Evidence) -> None:
         rows.run(
             f"signatures at the {gate} gate",
             lambda gate=gate: open_approvals(evidence.view, evidence.trust, gate),  # type: ignore[misc]
-            lambda found: f"{len(found)} signed decisions",
+            lambda found: f"{len(found)} signed decision{'s' if len(found) != 1 else ''}",
         )
 
 
@@ -223,8 +261,8 @@ def _mechanism(evidence: Evidence) -> Verdict:
 def _within_budget(evidence: Evidence) -> Verdict:
     epsilon, budget = recompute_epsilon(evidence.trace()), evidence.terms.epsilon
     if not epsilon <= budget:
-        return Verdict("epsilon", "failed", f"E-CLAIM-017: epsilon {epsilon:.6f} is over the policy's {budget:g}")
-    return Verdict("epsilon", "passed", f"{epsilon:.6f} of {budget:g} that the policy allows")
+        return Verdict("epsilon", "failed", f"E-CLAIM-017: epsilon {shown_up(epsilon, EXACT)} is over the policy's {budget}")
+    return Verdict("epsilon", "passed", f"{shown_up(epsilon)} of {shown_up(budget)} that the policy allows")
 
 
 def _bounds_refute(evidence: Evidence) -> Verdict:
@@ -257,7 +295,7 @@ def _committed(evidence: Evidence) -> Verdict:
     return Verdict(name, "failed", "E-CLAIM-019: the journal has no commitment to the canary coins before the training")
 
 
-def _trained(evidence: Evidence, entries: list[Entry]) -> int:
+def _trained(evidence: Evidence, entries: Sequence[Entry]) -> int:
     """How many entries of the segment come before the training result; 0 when it is not there."""
     own = evidence.block.manifests["train"]
     return next((n for n, e in enumerate(entries) if e.kind == "stage" and e.facts.get("manifest") == own), 0)
@@ -276,6 +314,8 @@ def _validation(evidence: Evidence) -> Verdict:
 def _use_gate(evidence: Evidence) -> Verdict:
     """Use is judged as of the training, and counts only approvals that the journal has before it."""
     entries = journal_entries(evidence)
+    if has_rejection(entries, "use", evidence.use_subject):
+        return Verdict("use", "failed", "E-GATE-012: the journal has a rejection of exactly this use")
     in_time = {e.facts.get("envelope") for e in entries[: _trained(evidence, entries)] if e.kind == "approval"}
     return _decide(evidence, "use", evidence.use_subject, moment(str(evidence.manifests["train"].get("created_at"))), in_time)
 
@@ -315,7 +355,7 @@ def _notes(rows: _Rows, evidence: Evidence, given: TrustRoot | None) -> None:
         said = f"identities are those of your trust root {given.digest}"
     else:
         said = "the bundle names other identities than your trust root; yours decided"
-    rows.add("who the signers are", said, "passed" if given is not None else "not_evaluated", "note")
+    rows.add(_SIGNERS, said, "passed" if given is not None else "not_evaluated", "note")
     gates = [a for gate in ("use", "release") for _, a in open_approvals(evidence.view, evidence.trust, gate)]
     demo = sorted({a.signer for a in gates if a.custody == "demo"})
     if demo:
@@ -326,3 +366,11 @@ def _notes(rows: _Rows, evidence: Evidence, given: TrustRoot | None) -> None:
         rows.add("whose decision it was", said, "not_evaluated", "note")
     else:
         rows.add("whose decision it was", "people who hold their own keys, says the trust root", "passed", "note")
+
+
+if __name__ == "__main__":
+    import sys
+
+    from pipeline.verify_main import main
+
+    sys.exit(main())

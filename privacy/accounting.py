@@ -26,6 +26,7 @@ from scipy.special import gammaln, logsumexp
 
 from privacy.canonical import Json
 from privacy.errors import IntegrityError, PolicyError
+from privacy.rounding import shown_up
 
 FloatArray = NDArray[np.float64]
 
@@ -176,16 +177,21 @@ def admits(charge: Sequence[int], cap: Sequence[int]) -> bool:
     return any(used <= room for used, room in zip(charge, cap, strict=True))
 
 
-def calibrate_noise(epsilon: float, delta: float, sampling_probability: float, steps: int) -> float:
-    """Smallest noise multiplier on a 1e-4 grid with which `steps` steps cost at most (epsilon, delta).
+def calibrate_noise(
+    epsilon: float, delta: float, sampling_probability: float, steps: int, spent: Sequence[int] | None = None
+) -> float:
+    """Smallest noise multiplier on a 1e-4 grid with which `steps` steps, on top of `spent`, cost at most (epsilon, delta).
 
+    spent: composed charge in whole units (`charge_vector` times steps) of what went before; None: nothing did.
     Raises PolicyError E-ACCOUNT-001 (parameters), E-ACCOUNT-002 (more noise than 10 000 would be needed).
     """
     cap = cap_vector(epsilon, delta)
     _check_steps(steps)
+    before = [0] * len(cap) if spent is None else spent
 
     def enough(grid: int) -> bool:
-        charge = [steps * units for units in charge_vector(sampling_probability, grid / _NOISE_STEPS)]
+        step = charge_vector(sampling_probability, grid / _NOISE_STEPS)
+        charge = [used + steps * units for used, units in zip(before, step, strict=True)]
         return admits(charge, cap) and epsilon_of_charge(charge, delta) <= epsilon
 
     high = _NOISE_STEPS
@@ -216,12 +222,12 @@ def recompute_epsilon(trace: MechanismTrace) -> float:
 
 def privacy_statement(trace: MechanismTrace) -> str:
     """What the trace promises, to whom, under which assumptions, and what it does not cover; plain language."""
-    epsilon = recompute_epsilon(trace)
+    epsilon = shown_up(recompute_epsilon(trace))
     return (
-        f"Differential privacy at epsilon {epsilon:.6g}, delta {trace.delta:.3g}, for one {trace.privacy_unit}. "
+        f"Differential privacy at epsilon {epsilon}, delta {trace.delta}, for one {trace.privacy_unit}. "
         f"Adding or removing everything that one {trace.privacy_unit} contributed (at most {trace.max_records_per_unit} "
-        f"records enter) changes the probability of any outcome of training by a factor of at most e^{epsilon:.6g}, apart "
-        f"from an additive {trace.delta:.3g}. "
+        f"records enter) changes the probability of any outcome of training by a factor of at most e^{epsilon}, apart "
+        f"from an additive {trace.delta}. "
         f"Mechanism: {trace.steps} charged steps ({trace.steps_in_model} in the released model) of Poisson sampling with "
         f"probability {trace.sampling_probability:.6g} (expected batch {trace.expected_batch_size} of a public population of "
         f"{trace.population}), clipping to L2 norm {trace.clipping_norm:.6g}, Gaussian noise with multiplier "

@@ -24,7 +24,7 @@ def canonical_json(value: Json) -> bytes:
     try:
         text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(
             "E-CANON-001",
             f"a value of evidence is not representable as canonical JSON ({type(error).__name__})",

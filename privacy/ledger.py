@@ -22,6 +22,7 @@ from privacy.accounting import admits, cap_vector, charge_vector, epsilon_of_cha
 from privacy.canonical import digest_of
 from privacy.database import Database
 from privacy.errors import BudgetExceeded, IntegrityError, PolicyError, UsageError
+from privacy.rounding import EXACT, shown_up
 
 State = Literal["reserved", "running", "settled"]
 _MAX_STEPS = 10**9
@@ -100,7 +101,7 @@ class Ledger:
             elif found != wanted:
                 raise PolicyError(
                     "E-LEDGER-001",
-                    f"budget scope {scope} is open with cap epsilon {found.cap_epsilon:g}, delta {found.delta:g} and "
+                    f"budget scope {scope} is open with cap epsilon {found.cap_epsilon}, delta {found.delta} and "
                     f"privacy unit {found.unit}, which the policy changes",
                     "Keep those terms in the policy; a budget can't be reset",
                 )
@@ -192,7 +193,7 @@ class Ledger:
             terms, found = _scope(connection, scope), _all(connection, scope)
         spent = epsilon_of_charge(_total(found), terms.delta)
         return (
-            f"{scope}: epsilon {spent:.6g} of {terms.cap_epsilon:g} spent at delta {terms.delta:g} per {terms.unit}, "
+            f"{scope}: epsilon {shown_up(spent)} of {shown_up(terms.cap_epsilon)} spent at delta {terms.delta} per {terms.unit}, "
             f"in {len(found)} reservation(s), {sum(s.settled is None for s in found)} of them open"
         )
 
@@ -233,7 +234,7 @@ def _total(spends: Sequence[Spend]) -> list[int]:
     for spend in spends:
         if spend.fingerprint != _fingerprint(spend.scope, spend.sampling_probability, spend.noise_multiplier, spend.steps):
             raise IntegrityError(
-                "E-LEDGER-008", "a charge in the ledger is not what was reserved", "Restore ledger.sqlite from a backup and run again"
+                "E-LEDGER-008", "a charge in the ledger is not what was reserved", "Restore ledger.sqlite from its backup"
             )
         step = charge_vector(spend.sampling_probability, spend.noise_multiplier)
         total = [used + spend.charged * units for used, units in zip(total, step, strict=True)]
@@ -277,8 +278,8 @@ def _exceeded(scope: str, terms: _Scope, held: Sequence[int], asked: Sequence[in
     spent, reached = epsilon_of_charge(held, terms.delta), epsilon_of_charge(asked, terms.delta)
     return BudgetExceeded(
         "E-BUDGET-001",
-        f"{scope} would reach epsilon {reached:.6g} of {terms.cap_epsilon:g} per {terms.unit} "
-        f"({spent:.6g} is spent or reserved); nothing was charged",
+        f"{scope} would reach epsilon {shown_up(reached, EXACT)} of {shown_up(terms.cap_epsilon)} per {terms.unit} "
+        f"({shown_up(spent)} is spent or reserved); nothing was charged",
         "Lower budget.epsilon or the number of steps; a spent budget does not come back",
     )
 

@@ -217,8 +217,13 @@ class Vault:
         return False
 
 
+def normal_subject(subject: str) -> str:
+    """The one spelling by which a subject is told from others; what shares it shares a token."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", subject).casefold()).strip()
+
+
 def _token(key: bytes, subject: str) -> str:
-    normal = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", subject).casefold()).strip()
+    normal = normal_subject(subject)
     if not normal:
         raise DataError(
             "E-VAULT-001", "a record has an empty subject identifier", "Reject records without a subject before protecting"

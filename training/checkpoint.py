@@ -89,11 +89,23 @@ def unpack(data: bytes, config: TrainingConfig, units: int) -> TrainingState:
         raise IntegrityError(
             "E-TRAIN-021",
             "the checkpoint of this run does not fit its configuration or its data",
-            "Start a new run; steps that were leased stay charged",
+            "Change the policy, run ingest again and ask for a new use approval; what was leased stays charged",
         )
     state.weights = _under("model/", tensors)
     state.moments = _under("optimizer/", tensors)
     return state
+
+
+def saw_units_that_are_gone(data: bytes, config: TrainingConfig, units: int) -> bool:
+    """Whether steps in this checkpoint sampled from more units than the `units` there are: some were erased since.
+
+    Units of a protected dataset only ever disappear, so equal numbers are equal sets. False for what is no checkpoint.
+    """
+    try:
+        members = load(data).get("secret/members")
+    except SafetensorError:
+        return False
+    return members is not None and members.ndim == 2 and members.shape[1] > units + config.canaries
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

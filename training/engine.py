@@ -27,7 +27,7 @@ from training.data import IGNORED, UnitData
 from training.models.text_mlp import TextMlp
 
 _MICRO_BATCH_BYTES = 256 * 2**20  # of per-unit gradients held at once
-_ROUNDING = 1 - 2.0**-20  # of a clip factor: float32 rounds each product by up to 2^-24, which must not lift a unit over the norm
+_ROUNDING = 1 - 2.0**-20  # margin of a clip factor: float32 rounds by up to 2^-24, which must not lift a unit over the norm
 
 
 @dataclass(frozen=True, slots=True)

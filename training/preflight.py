@@ -38,7 +38,7 @@ class _Everybody(SecretCoins):
 
 
 def preflight(config: TrainingConfig) -> None:
-    """Raises PolicyError E-TRAIN-011 to 015, EnvironmentFault E-TRAIN-016."""
+    """Raises PolicyError E-TRAIN-011 to 015 and 017, EnvironmentFault E-TRAIN-016."""
     _check_numbers(config)
     small = replace(config, canaries=2, steps=1)
     _check_layers(make_model(small))
@@ -83,6 +83,12 @@ def _check_numbers(config: TrainingConfig) -> None:
             "E-TRAIN-012",
             "sampling probability or divisor is out of range",
             "Correct budget.population and expected_batch_size",
+        )
+    if config.mechanism == "dp_sgd" and config.sampling_probability == 1:
+        raise PolicyError(
+            "E-TRAIN-017",
+            "every unit would take part in every step, so no audit of the sampling could pass and no release could follow",
+            "Set budget.expected_batch_size below budget.population",
         )
     unit_bytes = 4 * config.embedding_width * (config.hash_buckets + config.embedding_width + len(config.labels) + 2)
     if unit_bytes > _MAX_GRADIENT_BYTES:

@@ -92,10 +92,18 @@ def verdicts(results: list[CheckResult], level: float) -> list[Verdict]:
         if result.p_value is None:
             found.append(Verdict(name, "not_evaluated", f"{result.check}: {result.note}"))
         elif result.p_value < each:
-            found.append(Verdict(name, "failed", f"{result.note} (p = {result.p_value:.1e}, level {each:.1e})"))
+            found.append(
+                Verdict(name, "failed", f"{result.note} (p = {published_p_value(result.p_value):g}, level {each:.1e})")
+            )
         else:
-            found.append(Verdict(name, "passed", f"no deviation found (p = {result.p_value:.2g}, level {each:.1e})"))
+            p_value = published_p_value(result.p_value)
+            found.append(Verdict(name, "passed", f"no deviation found (p = {p_value:g}, level {each:.1e})"))
     return found
+
+
+def published_p_value(p_value: float | None) -> float | None:
+    """One significant digit: all its digits would spell out exact counts of who was sampled, which are secret."""
+    return None if p_value is None else float(f"{p_value:.0e}")
 
 
 def noise_scale(record: RunRecord) -> CheckResult:

@@ -128,7 +128,7 @@ def _refuse_worn_out(config: TrainingConfig, done: int, left: int) -> None:
         raise BudgetExceeded(
             "E-TRAIN-020",
             f"crashes used up the spare steps of this approval: {config.steps - done} steps are to do and {left} are left",
-            "Ask for a new use approval under a changed policy; what was leased stays charged",
+            "Change the policy, run ingest again and ask for a new use approval; what was leased stays charged",
         )
 
 

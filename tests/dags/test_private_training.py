@@ -133,19 +133,31 @@ def test_a_gate_never_answers_itself(dags: dict[str, Any]) -> None:
 
 
 def test_stage_results_are_not_logged_and_faults_of_the_machine_are_retried(dags: dict[str, Any]) -> None:
-    from privacy.errors import BudgetExceeded, DataError, EnvironmentFault, GateClosed, IntegrityError
+    from pipeline.faults import InternalFault, as_privet_error
+    from privacy.errors import (
+        BudgetExceeded,
+        DataError,
+        EnvironmentFault,
+        GateClosed,
+        IntegrityError,
+        PolicyError,
+        UsageError,
+    )
 
-    final = (DataError, GateClosed, BudgetExceeded, IntegrityError)
+    final = (DataError, GateClosed, BudgetExceeded, IntegrityError, PolicyError, UsageError)
     for dag in dags.values():
         for name in STAGES:
             task = dag.get_task(name)
             assert task.show_return_value_in_logs is False
             assert task.retries >= 2
             rule = {
-                e: task.retry_policy.evaluate(e("E-X-001", "a", "b"), 1, 3).action.value for e in (*final, EnvironmentFault)
+                e: task.retry_policy.evaluate(e("E-X-001", "a", "b"), 1, 3).action.value
+                for e in (*final, EnvironmentFault, InternalFault)
             }
             assert {rule[e] for e in final} == {"fail"}
-            assert rule[EnvironmentFault] == "retry"
+            assert {rule[EnvironmentFault], rule[InternalFault]} == {"retry"}
+            for unforeseen in (ValueError("x"), MemoryError(), OSError(28, "No space left on device")):
+                assert task.retry_policy.evaluate(as_privet_error(unforeseen), 1, 3).action.value == "retry"
 
 
 def test_a_refused_answer_is_asked_again_and_a_changed_artifact_is_not(dags: dict[str, Any]) -> None:

@@ -30,9 +30,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Terminal:
 @pytest.fixture
 def after(finished: Terminal, tmp_path: Path) -> Terminal:
     """The finished run, to be broken."""
-    copy = Terminal(tmp_path / "copy")
+    copy = Terminal(tmp_path / "copy", source=False)
     shutil.copytree(finished.home, copy.home)
-    shutil.rmtree(copy.source)
     copy.policy, copy.source = finished.policy, finished.source
     return copy
 
@@ -155,21 +154,28 @@ def test_a_home_of_an_older_layout_is_refused_and_stays_as_it_is(after: Terminal
     assert after.snapshot() == before
 
 
-@pytest.mark.parametrize("name", ["VERSION.json", "trust.json", "keyring.json", "root.key", "pipeline.key"])
-@pytest.mark.parametrize("how", ["missing", "empty", "cut", "flipped"])
-def test_a_damaged_home_file_is_one_sentence(after: Terminal, name: str, how: str) -> None:
+HOME_FILES = {
+    "trust.json": {"missing": "E-HOME-003", "empty": "E-HOME-003", "cut": "E-HOME-003", "flipped": "E-HOME-003"},
+    "keyring.json": {"missing": "E-KEY-003", "empty": "E-KEY-004", "cut": "E-KEY-004", "flipped": "E-KEY-004"},
+    "root.key": {"missing": "E-KEY-003", "empty": "E-KEY-007", "cut": "E-KEY-007", "another": "E-KEY-004"},
+    "pipeline.key": {"missing": "E-HOME-007", "empty": "E-HOME-007", "cut": "E-HOME-007", "another": "E-HOME-010"},
+    "VERSION.json": {"empty": "E-HOME-003", "cut": "E-HOME-003"},
+}
+
+
+@pytest.mark.parametrize(("name", "how", "code"), [(n, h, c) for n, hows in HOME_FILES.items() for h, c in hows.items()])
+def test_a_damaged_home_file_is_one_sentence_and_nothing_is_signed(after: Terminal, name: str, how: str, code: str) -> None:
     path = after.home / name
-    before = path.read_bytes()
+    before, journal = path.read_bytes(), (after.home / "journal.sqlite").read_bytes()
     if how == "missing":
         path.unlink()
     else:
-        path.write_bytes({"empty": b"", "cut": before[:-7], "flipped": flipped(before)}[how])
+        path.write_bytes({"empty": b"", "cut": before[:-7], "flipped": flipped(before), "another": b"5a" * 32}[how])
+    after.write_source([record(n) for n in range(2000, 2060)], "new.jsonl")  # the run has something to do
     said = after.run()
-    if name in ("VERSION.json", "trust.json") and said.code == 0:
-        assert how == "missing" or how == "flipped"
-        return
-    assert said.code in (2, 3, 4)
-    assert said.fault
+    assert (said.code, said.fault) == (2 if code == "E-KEY-003" else 4, code)
+    assert (after.home / "journal.sqlite").read_bytes() == journal
+    (after.source / "new.jsonl").unlink()
     path.write_bytes(before)
     path.chmod(0o600)
     assert after.run().code == 0, "running again continues"

@@ -12,7 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipeline.airflow_local import READER, _passwords, airflow_environment
+from pipeline.airflow_local import READER, LocalAirflow, _passwords, airflow_environment
+from pipeline.airflow_processes import ProcessGroup
 from pipeline.airflow_rest import AirflowRest, PendingGate
 from privacy.canonical import canonical_json
 from privacy.errors import EnvironmentFault, GateClosed, PrivetError, UsageError
@@ -139,3 +140,32 @@ def test_a_dead_server_is_a_fault_of_the_machine() -> None:
     with pytest.raises(EnvironmentFault, match="E-AIRFLOW-013") as caught:
         client.run_state("chat", "run")
     assert isinstance(caught.value, PrivetError)
+
+
+def test_a_second_start_in_one_home_leaves_the_first_alone(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[Path] = []
+    monkeypatch.setattr(ProcessGroup, "stop_leftovers", lambda group: swept.append(group.record))
+    monkeypatch.setattr(ProcessGroup, "spawn", lambda group, name, *rest: None)
+    monkeypatch.setattr(LocalAirflow, "_migrate", lambda running: None)
+    with LocalAirflow.start(home) as first:
+        settings = (home / "airflow" / "local.json").read_bytes()
+        with pytest.raises(UsageError, match="E-AIRFLOW-002"):
+            LocalAirflow.start(home)
+        assert len(swept) == 1  # the leftovers it would have ended are the first one's services
+        assert (home / "airflow" / "local.json").read_bytes() == settings
+        assert first.url.endswith(json.loads(settings)["port"])
+    LocalAirflow.start(home).stop()
+    assert len(swept) == 2
+
+
+def test_a_start_that_fails_does_not_keep_the_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(running: LocalAirflow) -> None:
+        raise EnvironmentFault("E-AIRFLOW-003", "a", "b")
+
+    monkeypatch.setattr(ProcessGroup, "spawn", lambda group, name, *rest: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalAirflow, "_migrate", fails)
+        with pytest.raises(EnvironmentFault):
+            LocalAirflow.start(home)
+    monkeypatch.setattr(LocalAirflow, "_migrate", lambda running: None)
+    LocalAirflow.start(home).stop()

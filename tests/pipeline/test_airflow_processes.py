@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.airflow_processes import ProcessGroup, members
+from pipeline.airflow_processes import ProcessGroup, RunningLock, members
+from privacy.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 # A parent that leaves a child behind when it dies; both ignore SIGTERM, as idle LocalExecutor workers do.
@@ -105,3 +106,39 @@ def test_logs_are_for_the_owner_only(tmp_path: Path) -> None:
     group, _ = start(tmp_path)
     group.stop(grace_seconds=0.1)
     assert (tmp_path / "log").stat().st_mode & 0o077 == 0
+
+
+def test_a_second_start_is_refused_while_the_first_lives_and_not_after(tmp_path: Path) -> None:
+    lock = tmp_path / "running.lock"
+    first = RunningLock.take(lock)
+    with pytest.raises(UsageError, match="E-AIRFLOW-002"):
+        RunningLock.take(lock)
+    first.release()
+    first.release()
+    RunningLock.take(lock).release()
+
+
+def test_the_lock_of_a_killed_process_is_free_though_its_children_live(tmp_path: Path) -> None:
+    code = (
+        "import subprocess, sys, time\n"
+        "from pathlib import Path\n"
+        "from pipeline.airflow_processes import RunningLock\n"
+        "lock = RunningLock.take(Path(sys.argv[1]))\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
+        "print(child.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    lock = tmp_path / "running.lock"
+    holder = subprocess.Popen([sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    assert holder.stdout is not None
+    child = int(holder.stdout.readline())
+    try:
+        with pytest.raises(UsageError, match="E-AIRFLOW-002"):
+            RunningLock.take(lock)
+        holder.kill()
+        holder.wait()
+        assert alive(child)
+        RunningLock.take(lock).release()
+    finally:
+        holder.kill()
+        os.kill(child, signal.SIGKILL)

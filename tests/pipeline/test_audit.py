@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +74,21 @@ def test_no_membership_of_a_real_unit_leaves_the_audit(honest: tuple[TrainingWor
         assert len(data) < 20_000, name
         assert b"u0001" not in data
         assert b"coins" not in data.replace(b"fair secret coins only", b"").replace(b"the revealed coins", b"")
+
+
+def test_a_p_value_does_not_spell_out_who_was_sampled(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
+    """Batch sizes and participation are secret; a p-value with all its digits gives their exact sums away."""
+    world, run, result = honest
+    trail = audit_module._open_trail(world.ctx, run.manifest, _claim(world, run))
+    assert trail is not None
+    exact = {r.check: r.p_value for r in audit_module._probe(world.ctx, trail)}
+    found = json.loads(world.home.store.read_plain(result.manifest.outputs["bounds"]))["probe"]
+    assert {p["check"] for p in found} == set(CHECKS)
+    for entry in found:
+        assert entry["p_value"] == pytest.approx(exact[entry["check"]], rel=0.5)
+        assert len(f"{entry['p_value']:.15e}".split("e")[0].rstrip("0").rstrip(".")) == 1
+    said = world.home.store.read_plain(result.manifest.outputs["verdicts"]).decode()
+    assert len(re.findall(r"\(p = ", said)) == len(re.findall(r"\(p = (?:\de-\d\d|0\.0*\d|1),", said)) == len(CHECKS)
 
 
 def test_training_without_a_mechanism_fails_loudly(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from pipeline.approval_book import ApprovalRequest, request_id
 from pipeline.approve import ask
 from pipeline.gate_answer import Answer, AnswerRefused, Seat, check_shown, record_answer
 from pipeline.home import Home, add_person
+from pipeline.run import gate_verdict
 from privacy.canonical import digest_bytes
 from privacy.errors import GateClosed, IntegrityError
 from privacy.gates import APPROVAL_TYPE, approval_predicate
@@ -162,3 +163,34 @@ def test_an_answer_about_other_bytes_than_shown_is_an_integrity_fault(request_: 
     check_shown(request_, DIGEST)
     with pytest.raises(IntegrityError, match="E-GATE-038"):
         check_shown(request_, OTHER)
+
+
+def test_an_expired_signature_does_not_fill_the_seat_again(home: Home, request_: ApprovalRequest) -> None:
+    """It would pass the task, and the training would then be refused for good."""
+    begun = datetime.now(UTC)
+    record_answer(home, request_, STEWARD, answer(), begun)
+    later = begun + timedelta(hours=169)
+    renewed = record_answer(home, request_, STEWARD, answer(), later)
+    assert renewed.signed_at > begun
+    assert votes(home) == [("demo_steward", "approve")] * 2
+    with pytest.raises(AnswerRefused, match="E-GATE-033"):  # the expired one of the same person is no second voter
+        record_answer(home, request_, replace(STEWARD, number=2), answer(), later)
+
+
+def test_a_signature_from_before_a_reject_does_not_pass_the_seat(home: Home, request_: ApprovalRequest) -> None:
+    record_answer(home, request_, STEWARD, answer(), datetime.now(UTC))
+    record_answer(home, request_, STEWARD, answer("ann", "reject", envelope=envelope(decision="reject")), datetime.now(UTC))
+    with pytest.raises(GateClosed, match="E-GATE-012") as caught:
+        record_answer(home, request_, STEWARD, answer(), datetime.now(UTC))
+    assert not isinstance(caught.value, AnswerRefused)
+
+
+def test_an_unsigned_reject_is_final_too(home: Home, request_: ApprovalRequest) -> None:
+    """Otherwise the task could be cleared or marked successful, and a vote of somebody else would carry the day."""
+    record_answer(home, request_, STEWARD, answer(), datetime.now(UTC))
+    with pytest.raises(GateClosed, match="E-GATE-039") as caught:
+        record_answer(home, request_, STEWARD, answer("ann", "reject"), datetime.now(UTC))
+    assert not isinstance(caught.value, AnswerRefused)
+    assert "E-GATE-012" in gate_verdict(home, request_).reason
+    with pytest.raises(GateClosed, match="E-GATE-012"):
+        record_answer(home, request_, STEWARD, answer("ann", envelope=envelope()), datetime.now(UTC))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import stat
 from pathlib import Path
 
@@ -44,11 +45,11 @@ def edit_version(home: Path, text: str) -> None:
     [
         (lambda h: edit_version(h, '{"layout":0}'), "E-HOME-002", 2),
         (lambda h: edit_version(h, '{"layout":99}'), "E-HOME-002", 2),
-        (lambda h: edit_version(h, "{"), "E-CANON-002", 4),
+        (lambda h: edit_version(h, "{"), "E-HOME-003", 4),
         (lambda h: edit_version(h, "[]"), "E-HOME-003", 4),
         (lambda h: (h / "VERSION.json").unlink(), "E-HOME-001", 2),
-        (lambda h: (h / "pipeline.key").chmod(0o644), "E-HOME-007", 2),
-        (lambda h: (h / "pipeline.key").unlink(), "E-HOME-007", 2),
+        (lambda h: (h / "pipeline.key").chmod(0o644), "E-HOME-007", 4),
+        (lambda h: (h / "pipeline.key").unlink(), "E-HOME-007", 4),
     ],
 )
 def test_a_damaged_or_foreign_home_is_refused(tmp_path: Path, damage: object, code: str, exit_code: int) -> None:
@@ -88,3 +89,35 @@ def test_the_home_never_signs_for_a_person_with_their_own_key(tmp_path: Path) ->
         home.identity("ada")
     assert caught.value.code == "E-HOME-006"
     assert home.journal.entries()[-1].kind == "trust_changed"
+
+
+def test_two_processes_that_make_a_home_at_once_end_with_the_same_one(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    for attempt in range(4):
+        path = tmp_path / str(attempt)
+        gate, found = fork.Barrier(4), fork.Queue()
+        workers = [fork.Process(target=_open_or_create, args=(path, gate, found)) for _ in range(4)]
+        for worker in workers:
+            worker.start()
+        keys = {found.get(timeout=60) for _ in workers}
+        for worker in workers:
+            worker.join()
+        home = Home.open(path)
+        assert keys == {f"{home.key.public_hex} {home.trust.digest}"}
+        assert [e.kind for e in home.journal.entries()] == ["home_created"]
+        assert home.store is not None
+
+
+def _open_or_create(path: Path, gate: object, found: object) -> None:
+    gate.wait()  # type: ignore[attr-defined]
+    try:
+        home = Home.open_or_create(path, demo_identities=True)
+        found.put(f"{home.key.public_hex} {home.trust.digest}")  # type: ignore[attr-defined]
+    except BaseException as error:
+        found.put(str(error))  # type: ignore[attr-defined]
+
+
+def test_making_a_home_where_one_is_stays_an_error(tmp_path: Path) -> None:
+    Home.create(tmp_path / "home")
+    with pytest.raises(PrivetError, match="E-HOME-004"):
+        Home.create(tmp_path / "home")

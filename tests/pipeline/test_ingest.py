@@ -30,7 +30,7 @@ BAD: tuple[tuple[bytes, str], ...] = (
     (lines([record(1, id="b6", text="")]).strip(), "E-INGEST-114"),
     (b'{"customer": "c"}', "E-INGEST-111"),
     (b"\xff\xfe", "E-INGEST-101"),
-    (lines([record(1, id="m0")]).strip(), "E-INGEST-116"),
+    (lines([record(1, id="m6")]).strip(), "E-INGEST-116"),
     (b"x" * 3000, "E-INGEST-103"),
 )
 LIMIT = {"source.limits": {"max_line_bytes": 2048}}

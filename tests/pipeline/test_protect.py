@@ -130,7 +130,25 @@ def test_an_erasure_after_protect_closes_the_reader_at_once(world: World) -> Non
 def test_records_beyond_the_bound_are_counted_not_dropped(world: World) -> None:
     result = protected(world, records(10), **{"privacy_unit.max_records": 1})
     facts = result.manifest.facts
-    assert (facts["records"], facts["records_beyond_bound"], facts["most_records_of_a_unit"]) == (10, 5, 2)
+    assert (facts["records"], facts["records_beyond_bound"]) == (10, 5)
+
+
+def test_no_fact_is_about_one_single_unit(world: World) -> None:
+    """The longest history is that of one customer; facts leave with the bundle."""
+    values = [*records(4), *(record(n, customer="customer-0") for n in range(100, 137))]
+    facts = protected(world, values).manifest.facts
+    assert not {38, 37} & {value for value in facts.values() if isinstance(value, int)}
+
+
+def test_a_unit_has_no_say_in_what_becomes_of_another_units_records(world: World) -> None:
+    """Sensitivity is bounded for one unit's own records only; ids it shares with others must not remove theirs."""
+    others = records(10)
+    squatter = [record(n, customer="customer-9") for n in range(10)]
+    with_it = rows(world, protected(world, [*squatter, *others]))
+    alone = rows(world, protected(world, others))
+    token = world.home.vault.token("test_chat", "customer-9")
+    assert [r for r in with_it if r["unit"] != token] == alone
+    assert len({r["record_id"] for r in with_it}) == len(with_it) == 20
 
 
 def test_tokens_differ_between_datasets(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import traceback
 from pathlib import Path
@@ -47,6 +48,24 @@ def test_a_librarys_exception_cannot_quote_a_record(call: object, code: str, kin
 def test_an_error_names_the_type_that_was_withheld() -> None:
     with pytest.raises(InternalFault, match="ValueError"):
         parses()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", SECRET), "E-DISK-001"),
+        (MemoryError(SECRET), "E-MEMORY-001"),
+        (KeyError(SECRET), "E-INTERNAL-001"),
+    ],
+)
+def test_what_the_machine_lacks_has_its_own_code_in_a_task_too(error: Exception, code: str) -> None:
+    @value_free
+    def stops() -> None:
+        raise error
+
+    with pytest.raises(PrivetError, match=code) as caught:
+        stops()
+    assert SECRET not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_value_that_is_no_digest_never_reaches_a_stage(tmp_path: Path) -> None:

@@ -10,12 +10,18 @@ import numpy as np
 import pytest
 
 import pipeline.train as train_module
+from pipeline.approve import record_unsigned_reject, sign_envelope, sign_request
+from pipeline.attempts import approved_noise
+from pipeline.home import Home
 from pipeline.stage import StageOutput, run_stage
 from pipeline.train import ledger_key, train
 from pipeline.training_budget import budget_scope, only_trainer
 from privacy.accounting import MechanismTrace, recompute_epsilon
-from privacy.errors import BudgetExceeded, EnvironmentFault, GateClosed, IntegrityError
-from tests.pipeline.training_world import TrainingWorld
+from privacy.canonical import canonical_json
+from privacy.errors import BudgetExceeded, EnvironmentFault, GateClosed, IntegrityError, PolicyError
+from privacy.signing import Person, SigningKey, TrustRoot
+from tests.pipeline.training_world import SETTINGS, TrainingWorld
+from tests.worlds.policies import make_policy
 from training import engine
 
 
@@ -63,6 +69,36 @@ def test_no_step_without_an_approval(world: TrainingWorld, no_step: None) -> Non
     with pytest.raises(GateClosed, match="E-TRAIN-001"):
         train(world.ctx, world.protect.digest, world.request().digest)
     assert world.home.ledger.scopes() == []
+
+
+def test_a_rejected_use_trains_nothing_whoever_else_agreed(world: TrainingWorld, no_step: None) -> None:
+    subject = world.approve()
+    record_unsigned_reject(world.home, world.request(), "steward", "ann")
+    with pytest.raises(GateClosed, match="E-GATE-012"):
+        train(world.ctx, world.protect.digest, subject)
+    assert world.home.ledger.scopes() == []
+
+
+def test_a_signed_reject_stands_when_its_file_is_deleted(world: TrainingWorld, no_step: None) -> None:
+    subject = world.approve()
+    key = world.home.identity("demo_steward")
+    sign_request(world.home, world.request(), "demo_steward", "steward", "reject", "wrong purpose", key, world.ctx.clock())
+    folder = world.home.path / "approvals" / "envelopes" / subject.removeprefix("sha256:")
+    newest = max(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    newest.unlink()
+    assert [a.decision for a in world.home.approvals.approvals(subject, world.home.trust)] == ["approve"]
+    with pytest.raises(GateClosed, match="E-GATE-012"):
+        train(world.ctx, world.protect.digest, subject)
+
+
+def test_an_approver_who_enrolled_themselves_in_the_file_counts_for_nothing(world: TrainingWorld, no_step: None) -> None:
+    subject, eve = world.request().digest, SigningKey.generate()
+    doctored = TrustRoot((*world.home.trust.people, Person("eve", eve.public_hex, ("steward",))))
+    (world.home.path / "trust.json").write_bytes(canonical_json(doctored.to_json()))
+    vote = sign_envelope(world.request(), "steward", "approve", "fits the purpose", eve, world.ctx.clock())
+    world.home.approvals.add(vote, doctored, world.ctx.clock())
+    with pytest.raises(IntegrityError, match="E-TRUST-003"):
+        train(world.ctx, world.protect.digest, subject)
 
 
 def test_the_requester_can_not_approve_their_own_training(world: TrainingWorld, no_step: None) -> None:
@@ -114,13 +150,45 @@ def test_a_dataset_of_another_policy_is_refused(tmp_path: Path) -> None:
         train_module.load_units(world.ctx, foreign.digest)
 
 
+def test_the_holdout_is_looked_at_once_and_only_when_nothing_can_change_any_more(
+    world: TrainingWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopping, or keeping a checkpoint, by what private units say would be a query that nobody charges."""
+    from training import evaluate
+    from training.config import TrainingConfig
+
+    subject, real, seen = world.approve(), evaluate.utility, list[object]()
+    key = ledger_key(world.ctx.policy_digest, world.protect.digest, subject)
+
+    def watched(*args: object) -> object:
+        spend = world.home.ledger.spend(key)
+        seen.append(spend and (spend.leased, spend.settled))
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(evaluate, "utility", watched)
+    train(world.ctx, world.protect.digest, subject)
+    assert seen == [(40, 40)]
+    audit_settings = {**SETTINGS["audit"], "min_accuracy": 0.99}  # type: ignore[dict-item]
+    strict = make_policy(**{**SETTINGS, "audit": audit_settings})
+    assert TrainingConfig.from_policy(strict, 1.0) == TrainingConfig.from_policy(world.ctx.policy, 1.0)
+    assert approved_noise(strict) == approved_noise(world.ctx.policy)
+
+
 def test_a_run_over_the_cap_is_refused_before_any_step(world: TrainingWorld, no_step: None) -> None:
     scope = budget_scope(world.ctx.policy)
     budget = world.ctx.policy.budget
     world.home.ledger.open_scope(scope, "customer", budget.cap_epsilon, budget.delta)
-    world.home.ledger.reserve("earlier", scope, 0.2, train_module.noise_multiplier(world.ctx.policy), 40)
+    world.home.ledger.reserve("earlier", scope, 0.2, approved_noise(world.ctx.policy), 40)
     with pytest.raises(BudgetExceeded, match="E-BUDGET-001"):
         train(world.ctx, world.protect.digest, world.approve())
+
+
+def test_a_renamed_privacy_unit_is_no_fresh_budget(world: TrainingWorld, no_step: None) -> None:
+    budget = world.ctx.policy.budget
+    world.home.ledger.open_scope(f"{world.ctx.policy.dataset}/client", "client", budget.cap_epsilon, budget.delta)
+    with pytest.raises(PolicyError, match="E-TRAIN-018"):
+        train(world.ctx, world.protect.digest, world.approve())
+    assert world.home.ledger.scopes() == [f"{world.ctx.policy.dataset}/client"]
 
 
 def test_a_killed_run_continues_and_stays_within_the_approved_epsilon(
@@ -201,3 +269,20 @@ def _sealed(world: TrainingWorld, result: object, name: str) -> object:
     import io
 
     return io.BytesIO(world.home.store.read_sealed(result.manifest.outputs[name]))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("older", [False, True], ids=["deleted", "older one restored"])
+def test_a_budget_does_not_come_back_with_another_ledger_file(world: TrainingWorld, older: bool) -> None:
+    """What whoever can write the home's files could do without any key."""
+    policy = world.ctx.policy
+    world.home.ledger.open_scope(budget_scope(policy), "customer", policy.budget.cap_epsilon, policy.budget.delta)
+    (world.home.path / "old.sqlite").write_bytes((world.home.path / "ledger.sqlite").read_bytes())
+    train(world.ctx, world.protect.digest, world.approve())
+    for left in world.home.path.glob("ledger.sqlite*"):
+        left.unlink()
+    if older:
+        (world.home.path / "old.sqlite").rename(world.home.path / "ledger.sqlite")
+    again = Home.open(world.home.path)
+    with pytest.raises(IntegrityError, match="E-LEDGER-009"):
+        train_module._reserve(world.context(home=again, run_id="run-2"), train_module.Attempt("train-2", 5.0, None))
+    assert again.ledger.scopes() == ([budget_scope(policy)] if older else [])

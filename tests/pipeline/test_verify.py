@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.verify import Verification, verify_bundle
+from privacy.canonical import canonical_json
 from privacy.errors import UsageError
 from privacy.signing import TrustRoot
 from tests.worlds.bad_bundles import INSIDERS, OUTSIDERS, Insider, Outsider
@@ -194,3 +195,50 @@ def test_the_verifier_needs_no_network_no_database_and_no_other_library(good: Pa
     )
     assert done.stdout.splitlines()[0] == "0 []", done.stdout + done.stderr
     assert done.stdout.splitlines()[1] == str([f"pipeline.{m}" for m in ("bundle", "claims", "evidence", "verify")])
+
+
+_ALONE = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"rich", "pydantic", "yaml", "pyarrow", "torch", "opacus", "spacy", "airflow", "httpx"}:
+            raise ImportError(f"{name} is not installed here")
+sys.meta_path.insert(0, Refuse())
+sys.argv[0] = "verify"
+runpy.run_module("pipeline.verify", run_name="__main__", alter_sys=True)
+"""
+
+
+def alone(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """`python -m pipeline.verify` where nothing but cryptography, numpy and scipy is installed."""
+    return subprocess.run(
+        [sys.executable, "-c", _ALONE, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+
+
+def test_a_stranger_without_privet_sees_the_same_rows_and_exit_codes(world: World, good: Path, tmp_path: Path) -> None:
+    trust = tmp_path / "trust.json"
+    trust.write_bytes(canonical_json(world.trust.to_json()))
+    done = alone(good, "--trust", trust, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == verify_bundle(good, world.trust).to_json()
+    shown = alone(good)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "epsilon recomputed" in shown.stdout
+    assert "verified (exit 0)" not in shown.stdout  # nobody vouches for who the signers are
+
+
+def test_a_stranger_is_told_of_a_changed_bundle_a_closed_gate_and_a_wrong_path(world: World, good: Path, folder: Path) -> None:
+    model = folder / "model.safetensors"
+    model.write_bytes(model.read_bytes() + b"x")
+    changed = alone(folder)
+    assert (changed.returncode, changed.stdout.splitlines()[-1]) == (4, "integrity broken (exit 4)")
+    people = tuple(p if p.name != "ada" else type(p)(p.name, p.public_hex, ("steward",)) for p in world.trust.people)
+    trust = folder.parent / "trust.json"
+    trust.write_bytes(canonical_json(TrustRoot(people).to_json()))
+    closed = alone(good, "--trust", trust)
+    assert (closed.returncode, closed.stdout.splitlines()[-1]) == (3, "gate closed (exit 3)")
+    assert "E-GATE-014" in closed.stdout
+    absent, wrong = alone(folder / "absent"), alone()
+    assert (absent.returncode, wrong.returncode, absent.stdout) == (2, 2, "")
+    assert "E-BUNDLE-001" in absent.stderr

@@ -264,3 +264,14 @@ def test_the_statement_names_unit_relation_and_limits_in_plain_words() -> None:
     for banned in ("anonymous", "compliant", "safe", "measured epsilon"):
         assert banned not in text.lower()
     assert json.dumps(text)
+
+
+def test_what_was_spent_before_counts_when_noise_is_calibrated_for_the_rest() -> None:
+    step = charge_vector(0.2, 1.0)
+    spent = [10 * units for units in step]
+    rest = calibrate_noise(8.0, 1e-5, 0.2, 40, spent)
+    assert rest > calibrate_noise(8.0, 1e-5, 0.2, 40)
+    together = [used + 40 * units for used, units in zip(spent, charge_vector(0.2, rest), strict=True)]
+    assert 7.99 < epsilon_of_charge(together, 1e-5) <= 8.0
+    with pytest.raises(PolicyError, match="E-ACCOUNT-002"):
+        calibrate_noise(8.0, 1e-5, 0.2, 40, [10**6 * units for units in step])

@@ -75,3 +75,11 @@ def test_a_node_can_not_be_passed_off_as_a_leaf() -> None:
     a, b = b"a", b"b"
     inner = hashlib.sha256(b"\0" + a).digest() + hashlib.sha256(b"\0" + b).digest()
     assert merkle_root([inner]) != merkle_root([a, b])
+
+
+def test_a_value_too_deep_to_write_is_an_integrity_error_and_no_crash() -> None:
+    deep: list[object] = []
+    for _ in range(200_000):
+        deep = [deep]
+    with pytest.raises(IntegrityError, match="E-CANON-001"):
+        canonical_json(deep)  # type: ignore[arg-type]

@@ -147,6 +147,21 @@ def test_a_rewritten_file_is_refused(path: Path) -> None:
         verified(path)
 
 
+def test_nobody_decides_by_an_entry_that_the_journals_key_did_not_sign(path: Path) -> None:
+    """Stages ask the journal who was enrolled, what was validated and what was rejected."""
+    warm = Journal(path, KEY)
+    entry = warm.entries()[-1]
+    body = entry.body.replace(b'"number"', b'"forged"')
+    rewrite(path, "UPDATE entry SET body = ? WHERE seq = ?", (body, entry.seq))
+    for journal in (warm, Journal(path, KEY)):
+        with pytest.raises(IntegrityError, match="E-JOURNAL-004"):
+            journal.entries()
+    rewrite(path, "DELETE FROM entry WHERE seq = ?", (entry.seq,))
+    rewrite(path, "DELETE FROM entry WHERE seq = 0")
+    with pytest.raises(IntegrityError, match="E-JOURNAL-003"):
+        warm.entries()
+
+
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b'{"seq":4}', b'{"seq": 4}', b"\xff"])
 def test_a_row_of_junk_is_refused(path: Path, body: bytes) -> None:
     rewrite(path, "UPDATE entry SET body = ? WHERE seq = 4", (body,))

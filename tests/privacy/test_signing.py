@@ -121,3 +121,31 @@ def test_a_private_key_shows_nowhere() -> None:
     assert secret not in repr(STEWARD) + str(STEWARD)
     with pytest.raises(TypeError):
         pickle.dumps(STEWARD)
+
+
+def test_a_renewed_vote_counts_and_its_expired_one_shadows_nothing() -> None:
+    old, new = vote(STEWARD, "steward", at=NOW - timedelta(hours=25)), vote(STEWARD, "steward")
+    officer = vote(OFFICER, "privacy_officer")
+    for votes in ([old, new, officer], [new, old, officer]):
+        assert decide_gate(EVIDENCE, votes, NEED, TRUST, NOW).outcome == "passed"
+    lacking = decide_gate(EVIDENCE, [old, new], NEED, TRUST, NOW)
+    assert lacking.reason == "E-GATE-017: the quorum is not met; still needed: 1 more privacy_officer"
+
+
+def test_two_votes_of_one_key_never_make_two_seats() -> None:
+    two = Requirement("release", {"steward": 2}, 24, "engineer")
+    votes = [vote(STEWARD, "steward"), vote(STEWARD, "steward", at=NOW - timedelta(hours=1))]
+    assert decide_gate(EVIDENCE, votes, two, TRUST, NOW).outcome == "failed"
+
+
+@pytest.mark.parametrize("quorum", [{}, {"steward": 0}, {"steward": -1}, {"steward": 1, "privacy_officer": 0}])
+def test_a_quorum_of_nobody_is_never_met(quorum: dict[str, int]) -> None:
+    need = Requirement("release", quorum, 24, "engineer")
+    verdict = decide_gate(EVIDENCE, [vote(STEWARD, "steward")], need, TRUST, NOW)
+    assert "E-GATE-026" in verdict.reason
+
+
+def test_a_date_at_the_end_of_the_calendar_is_a_verdict_and_no_crash() -> None:
+    last = datetime.max.replace(tzinfo=UTC)
+    verdict = decide_gate(EVIDENCE, [vote(STEWARD, "steward", at=last)], NEED, TRUST, NOW)
+    assert "E-GATE-018" in verdict.reason

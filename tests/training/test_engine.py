@@ -215,6 +215,7 @@ def test_preflight_refuses_a_learning_rate_that_moves_nothing() -> None:
     [
         ({"noise_multiplier": 0.0}, "E-TRAIN-011", PolicyError),
         ({"sampling_probability": 1.5}, "E-TRAIN-012", PolicyError),
+        ({"sampling_probability": 1.0}, "E-TRAIN-017", PolicyError),
         ({"hash_buckets": 1_048_576, "embedding_width": 1024}, "E-TRAIN-016", EnvironmentFault),
     ],
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from pipeline.home import Home
 from tests.worlds.chats import EmailDetector, lines, record
 from tests.worlds.policies import policy_value
 
+ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = re.compile(r"user\.[a-j]@example\.org|customer-\d")  # every raw value that `chats.record` writes
 _SENTENCE = re.compile(r"privet: (E-[A-Z]+-\d{3}): (.+?[.?!]) (\S.*[.?!])\n(?:  - .+\n)*")
 
@@ -42,20 +43,36 @@ class Said:
         return found[1]
 
 
+# What a process of its own runs: the command line, with the quick detector.
+SCRIPT = """
+import sys
+import torch
+torch.set_num_threads(1)
+from pipeline.cli import main
+from tests.worlds.terminal import quick_detector
+with quick_detector():
+    sys.exit(main(sys.argv[1:]))
+"""
+
+
 class Terminal:
     """Everything lies below `root`; the detector is a quick one, for detection is not the subject here."""
 
-    def __init__(self, root: Path, units: int = 60, home: Path | None = None) -> None:
+    def __init__(self, root: Path, units: int = 60, source: bool = True) -> None:
         self.root = root
         self.policy = root / "policy.yaml"
         self.source = root / "source"
-        self.home = home or root / "home"
-        self.source.mkdir(parents=True)
-        self.write_policy()
-        self.write_source([record(n, customer=f"customer-{n % units}") for n in range(3 * units)])
+        self.home = root / "home"
+        if source:
+            self.source.mkdir(parents=True)
+            self.write_policy()
+            self.write_source([record(n, customer=f"customer-{n % units}") for n in range(3 * units)])
 
     def write_policy(self, **changes: object) -> None:
-        self.policy.write_text(yaml.safe_dump(policy_value(**changes), sort_keys=False))
+        # The audits' false alarms, one run in a thousand by default, would fail one of these many runs now and then.
+        calm = {"audit.probe_level": 1e-9, "audit.gate_level": 1 - 1e-9, "audit.canaries": 160}
+        value = policy_value(**{**calm, **changes})
+        self.policy.write_text(yaml.safe_dump(value, sort_keys=False))
 
     def write_source(self, values: list[dict[str, object]], name: str = "chats.jsonl") -> None:
         (self.source / name).write_bytes(lines(values))
@@ -68,8 +85,17 @@ class Terminal:
         assert not ADDRESS.search(said.out + said.err), "a raw value was printed"
         return said
 
-    def run(self, *more: str) -> Said:
-        return self.privet("run", self.policy, "--source", self.source, "--home", self.home, "--demo-approvals", *more)
+    @property
+    def run_command(self) -> list[str]:
+        return ["run", str(self.policy), "--source", str(self.source), "--home", str(self.home), "--demo-approvals"]
+
+    def run(self) -> Said:
+        return self.privet(*self.run_command)
+
+    def start(self) -> subprocess.Popen[str]:
+        """The same run in a process of its own, to be killed or raced."""
+        command = [sys.executable, "-c", SCRIPT, *self.run_command]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def released(self) -> bool:
         return (self.home / "releases" / "test_chat" / "bundle" / "release.dsse.json").is_file()
@@ -93,9 +119,6 @@ class Terminal:
     def snapshot(self) -> Mapping[str, bytes]:
         return {str(p.relative_to(self.home)): p.read_bytes() for p in sorted(self.home.rglob("*")) if p.is_file()}
 
-    def copy_home(self, name: str) -> Path:
-        return Path(shutil.copytree(self.home, self.root / name, symlinks=True))
-
 
 def _outputs(home: Home, digest: str) -> Iterator[object]:
     from pipeline.stage import load_manifest
@@ -110,7 +133,7 @@ def _temporary(path: Path) -> bool:
 
 @contextlib.contextmanager
 def quick_detector() -> Iterator[None]:
-    with mock.patch("pipeline.protect.build_detector", lambda *_: EmailDetector()):
+    with mock.patch("pipeline.protect.build_detector", return_value=EmailDetector()):
         yield
 
 
