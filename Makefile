@@ -54,5 +54,5 @@ lock: ## resolve requirements.in anew (needs uv)
 	$(PYTHON) -c 'import re,pathlib; b=re.split(r"\n(?=[A-Za-z0-9])", pathlib.Path("requirements.all").read_text().strip()); c=[x for x in b if re.match("(cuda-|nvidia-|triton)", x)]; pathlib.Path("requirements-cuda.lock").write_text("\n".join(c)+"\n"); pathlib.Path("requirements.lock").write_text("\n".join(x for x in b if x not in c)+"\n")'
 	rm requirements.all
 
-clean: ## remove ./.venv and caches; never $$PRIVET_HOME
+clean: ## remove ./.venv and caches; never the home with its state
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

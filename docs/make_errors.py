@@ -14,11 +14,35 @@ Every error is one sentence: code, cause, remedy; never a raw value. Made from t
 a test holds that it is complete. `…` stands for a count, a name of a field or file, a type or a digest.
 
 The exit code follows from the kind: 2 usage, policy, data or machine; 3 a gate or a budget is closed; 4 integrity broken;
-1 a defect of Privet. Codes without a remedy of their own are reasons inside a verdict or a reject.
+1 a defect of Privet. A `reason` stands inside a verdict, a reject or a row of the verifier, and has no remedy of its own.
 
 | code | kind | cause | remedy |
 |---|---|---|---|
 """
+
+# Codes that several places give with words of their own, or with words known only when it happens.
+SUMMARIES = {
+    "E-BUNDLE-003": "a file that a bundle must have is missing",
+    "E-CLAIM-002": "a file that a bundle must have is missing",
+    "E-CLAIM-003": "the list of evidence is not that of a bundle",
+    "E-CLAIM-005": "a statement is about another run, policy or file than it must be",
+    "E-CLAIM-006": "the stage results do not chain, or a file is not what its stage wrote",
+    "E-CLAIM-007": "the claimed epsilon is not what the mechanism trace gives",
+    "E-CLAIM-011": "the release statement does not cover this evidence, these approvals and this journal",
+    "E-CLAIM-013": "a part of the bundle is malformed in a way that nobody foresaw",
+    "E-CLAIM-014": "not looked at, because what it rests on does not hold",
+    "E-CLAIM-015": "a verdict that a release needs is missing, was not evaluated, or did not pass",
+    "E-CLAIM-018": "an epsilon lower bound refutes the claim, or none was published at the level of the gate",
+    "E-CLAIM-019": "the journal has no commitment to the canary coins before the training",
+    "E-DAG-003": "a gate asks for more people of a role than the trust root names",
+    "E-DAG-005": "a policy in the folder makes no DAG, for the reason given with its name",
+    "E-INGEST-005": "the source is not a local folder that can be read",
+    "E-KEY-009": "the keyring can't be read or written (…)",
+    "E-POLICY-002": "… line …: a field of the policy is unknown, missing, of a wrong type or contradicts another",
+    "E-REDACT-001": "an output could not be searched, or findings were left in it after redaction",
+    "E-RELEASE-003": "the ledger does not bear out the mechanism trace: no charge, another one, or a budget over its cap",
+    "E-RELEASE-004": "the evidence names another requester or another run than this release",
+}
 
 
 def text_of(node: ast.expr) -> str | None:
@@ -34,38 +58,67 @@ def text_of(node: ast.expr) -> str | None:
 
 
 def rows() -> dict[str, tuple[str, str, str]]:
-    """code → kind, cause, remedy. The first place that raises it with all three wins."""
+    """code → kind, cause, remedy. SUMMARIES win, then what raises the code, then reasons in tables and verdicts."""
     found: dict[str, tuple[str, str, str]] = {}
     for top in ("privacy", "training", "pipeline", "dags"):
         for path in sorted((ROOT / top).rglob("*.py")):
             tree = ast.parse(path.read_text())
+            makers = _makers(tree)
             for node in ast.walk(tree):
                 if isinstance(node, ast.Call):
-                    _raised(node, found)
+                    _raised(node, makers, found)
+                elif isinstance(node, ast.Dict):
+                    _declared(node, found)
+                elif isinstance(node, ast.Constant | ast.JoinedStr):
+                    _reason(node, found)
             for code in CODE.findall(path.read_text()):
-                found.setdefault(code, ("reason", _inline(path, code), ""))
+                found.setdefault(code, ("reason", "", ""))
+    for code, cause in SUMMARIES.items():
+        kind, _, remedy = found[code]
+        found[code] = (kind, cause, remedy)
     return found
 
 
-def _raised(call: ast.Call, found: dict[str, tuple[str, str, str]]) -> None:
+def _makers(tree: ast.Module) -> dict[str, tuple[str, str]]:
+    """Functions and classes that stand for an error: name → the kind they make, the remedy that all of theirs share."""
+    makers: dict[str, tuple[str, str]] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef) and isinstance(node.returns, ast.Name):
+            made = [r.value for r in ast.walk(node) if isinstance(r, ast.Return) and isinstance(r.value, ast.Call)]
+            shared = text_of(made[0].args[2]) if made and len(made[0].args) > 2 else None
+            makers[node.name] = (node.returns.id, shared or "")
+        elif isinstance(node, ast.ClassDef) and node.bases and isinstance(node.bases[0], ast.Name):
+            for call in ast.walk(node):  # super().__init__(code, ...) inside an error class of a module's own
+                if isinstance(call, ast.Call) and call.args and CODE.fullmatch(text_of(call.args[0]) or ""):
+                    makers.setdefault(f"__init__ {text_of(call.args[0])}", (node.bases[0].id, ""))
+    return makers
+
+
+def _raised(call: ast.Call, makers: dict[str, tuple[str, str]], found: dict[str, tuple[str, str, str]]) -> None:
     arguments = [text_of(a) for a in call.args]
     if len(arguments) < 2 or arguments[0] is None or not CODE.fullmatch(arguments[0]):
         return
-    kind = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "error")
+    name = call.func.id if isinstance(call.func, ast.Name) else getattr(call.func, "attr", "error")
+    kind, shared = makers.get(f"{name} {arguments[0]}", makers.get(name, (name, "")))
+    remedy = (arguments[2] or "Do what the message says, which depends on the case") if len(arguments) > 2 else shared
     known = found.get(arguments[0])
     if known is None or not known[2]:
-        cause = arguments[1] or "…"
-        remedy = (arguments[2] if len(arguments) > 2 else "") or ""
-        found[arguments[0]] = (kind, cause, remedy)
+        found[arguments[0]] = (kind, arguments[1] or "…", remedy)
 
 
-def _inline(path: Path, code: str) -> str:
-    """The words after a code inside a string or a table, as far as they are on its line."""
-    for line in path.read_text().splitlines():
-        if code in line:
-            words = re.sub(r"[{}\"'(),\[\]]", " ", line.split(code, 1)[1]).strip(" :=-|")
-            return re.sub(r"\s+", " ", words)[:140]
-    return ""
+def _declared(table: ast.Dict, found: dict[str, tuple[str, str, str]]) -> None:
+    """A table in the source whose keys are codes, such as REASONS of pipeline/records.py."""
+    for key, value in zip(table.keys, table.values, strict=True):
+        code, cause = text_of(key) if key else None, text_of(value)
+        if code and cause and CODE.fullmatch(code) and not found.get(code, ("", "", ""))[2]:
+            found[code] = ("reason", cause, "")
+
+
+def _reason(node: ast.expr, found: dict[str, tuple[str, str, str]]) -> None:
+    """The words after `E-XXX-NNN: ` in the reason of a verdict."""
+    code, _, cause = (text_of(node) or "").partition(": ")
+    if cause and CODE.fullmatch(code) and not found.get(code, ("", "", ""))[1]:
+        found[code] = ("reason", cause, "")
 
 
 def table() -> str:

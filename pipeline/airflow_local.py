@@ -1,7 +1,8 @@
 """The embedded Airflow: api-server, scheduler and dag-processor on SQLite, all state inside the Privet home.
 
 Guarantee: it listens on 127.0.0.1 only, its secrets and passwords are random and in 0600 files, and nothing of it lives
-on after `stop`, or after this process. Every person of the trust root is a user with rights to run and answer, none is admin.
+on after `stop`; if this process is killed, the services end by themselves (a task that runs may take a minute), and the
+next start ends what is left. Every person of the trust root is a user with rights to run and answer, none is admin.
 Not covered: deployments. The simple auth manager is for one machine; deploy/ has Airflow with PostgreSQL.
 """
 
@@ -13,7 +14,6 @@ import os
 import re
 import secrets
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +25,7 @@ from typing import Literal, Self
 from pipeline.airflow_database import child_environment, list_dags, listed, migrate, migrated
 from pipeline.airflow_processes import ProcessGroup, RunningLock
 from pipeline.airflow_rest import AirflowRest, PendingGate, RunState, TaskState
+from pipeline.dags_folder import dags_folder
 from privacy.canonical import parse_canonical
 from privacy.errors import EnvironmentFault, PrivetError, UsageError
 from privacy.signing import TrustRoot
@@ -37,13 +38,13 @@ _SERVICES = {
 }
 _HEALTHY = ("metadatabase", "scheduler", "dag_processor")
 _USER_NAME = re.compile(r"[A-Za-z0-9_.@-]{1,80}")
-DEFAULT_DAGS = Path(__file__).resolve().parent.parent / "dags"
 
 
-def airflow_environment(home: Path, dags: Path = DEFAULT_DAGS) -> dict[str, str]:
+def airflow_environment(home: Path, dags: Path | None = None) -> dict[str, str]:
     """The variables under which any `airflow` command sees this home's Airflow, e.g. `airflow dags list`.
 
-    Makes the secrets on first use. Raises UsageError E-AIRFLOW-001 when the home has no trust root.
+    Makes the secrets on first use. dags: default `pipeline.dags_folder`. Raises UsageError E-AIRFLOW-001
+    when the home has no trust root.
     """
     home = home.resolve()
     people = _people(home)
@@ -54,7 +55,7 @@ def airflow_environment(home: Path, dags: Path = DEFAULT_DAGS) -> dict[str, str]
     return {
         "PRIVET_HOME": str(home),
         "AIRFLOW_HOME": str(root),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(dags.resolve()),
+        "AIRFLOW__CORE__DAGS_FOLDER": str((dags or dags_folder()).resolve()),
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": users,
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(root / "passwords.json"),
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
@@ -73,12 +74,13 @@ def airflow_environment(home: Path, dags: Path = DEFAULT_DAGS) -> dict[str, str]
     }
 
 
-def prepare_database(home: Path, tell: Callable[[str], None], dags: Path = DEFAULT_DAGS) -> None:
+def prepare_database(home: Path, tell: Callable[[str], None], dags: Path | None = None) -> None:
     """So that `airflow dags list` in `airflow_environment` shows every policy's DAG; does nothing where nothing has changed.
 
     An Airflow that runs in this home keeps its database itself. Raises as `airflow_environment`, EnvironmentFault
     E-AIRFLOW-003 and E-AIRFLOW-015.
     """
+    dags = dags or dags_folder()
     environment = airflow_environment(home, dags)
     root = home.resolve() / "airflow"
     if migrated(root) and listed(root, dags):
@@ -126,7 +128,7 @@ class LocalAirflow:
     _lock: RunningLock
 
     @classmethod
-    def start(cls, home: Path, dags: Path = DEFAULT_DAGS, port: int | None = None) -> LocalAirflow:
+    def start(cls, home: Path, dags: Path | None = None, port: int | None = None) -> LocalAirflow:
         """Migrate the database, start the three services and return at once; see `wait_healthy`.
 
         Raises UsageError E-AIRFLOW-002 when one already runs in this home, EnvironmentFault E-AIRFLOW-003 when
@@ -136,7 +138,7 @@ class LocalAirflow:
         root = _private_root(home.resolve())
         lock = RunningLock.take(root / "running.lock")
         try:
-            return cls._start(home, root, dags, port, people, lock)
+            return cls._start(home, root, dags or dags_folder(), port, people, lock)
         except BaseException:
             lock.release()
             raise

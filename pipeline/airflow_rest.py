@@ -139,12 +139,6 @@ class AirflowRest:
         tasks = self._get(f"{route}/taskInstances", limit=200)["task_instances"]
         return RunState(dag_id, run_id, state, tuple(_task(t) for t in tasks))
 
-    def task_log(self, dag_id: str, run_id: str, task_id: str, try_number: int) -> str:
-        """The task's log as lines of text; holds no personal data, as nothing of Privet logs any."""
-        route = f"/dags/{quote(dag_id)}/dagRuns/{quote(run_id)}/taskInstances/{quote(task_id)}/logs/{try_number}"
-        content = self._get(route, map_index=-1, full_content="true")["content"]
-        return "\n".join(_log_line(line) for line in content)
-
     def close(self) -> None:
         if self._client is not None:
             self._client.close()
@@ -221,10 +215,3 @@ def _task(value: Mapping[str, Any]) -> TaskState:
         datetime.fromisoformat(started) if started else None,
         datetime.fromisoformat(ended) if ended else None,
     )
-
-
-def _log_line(line: str | Mapping[str, Any]) -> str:
-    if isinstance(line, str):
-        return line
-    detail = "; ".join(f"{e.get('exc_type')}: {e.get('exc_value')}" for e in line.get("error_detail") or ())
-    return f"{line.get('event', '')} {detail}".strip()

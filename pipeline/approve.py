@@ -19,6 +19,7 @@ from pipeline.training_budget import budget_scope
 from privacy.canonical import Digest, Json, digest_bytes, digest_of, parse_canonical
 from privacy.errors import GateClosed, IntegrityError, PrivetError, UsageError
 from privacy.gates import APPROVAL_TYPE, Approval, GateName, approval_predicate
+from privacy.rounding import shown_up
 from privacy.signing import SigningKey, make_statement, seal_envelope
 from privacy.verdict import Verdict
 
@@ -52,7 +53,7 @@ def request_use(ctx: StageContext, protect_digest: Digest, validate_digest: Dige
         *_about(ctx),
         ("epsilon asked", _asked(ctx)),
         ("epsilon spent so far", _spent(ctx)),
-        ("epsilon cap of the dataset", f"{policy.budget.cap_epsilon:g}"),
+        ("epsilon cap of the dataset", shown_up(policy.budget.cap_epsilon)),
         ("validation", str(validation.facts.get("verdict", "not_evaluated"))),
         *_facts(protected, "protected "),
         *_facts(validation, "validation "),
@@ -68,13 +69,10 @@ def request_release(ctx: StageContext, assemble_digest: Digest) -> ApprovalReque
         raise IntegrityError("E-APPROVE-008", "the assembled evidence names no root", "Run the assemble stage again")
     shown = (
         *_about(ctx),
-        (
-            "epsilon asked",
-            f"{ctx.policy.budget.epsilon:g} (delta {ctx.policy.budget.delta:g}) per {ctx.policy.privacy_unit.name}",
-        ),
-        ("epsilon of this model", str(manifest.facts.get("epsilon", "none: not differentially private"))),
+        ("epsilon asked", _asked(ctx)),
+        ("epsilon of this model", _reached(manifest)),
         ("epsilon spent on the dataset", _spent(ctx)),
-        ("epsilon cap of the dataset", f"{ctx.policy.budget.cap_epsilon:g}"),
+        ("epsilon cap of the dataset", shown_up(ctx.policy.budget.cap_epsilon)),
         ("utility", str(manifest.facts.get("utility", "not measured"))),
         *_verdict_lines(ctx, manifest),
         ("what changed", _changed(ctx, root)),
@@ -105,17 +103,31 @@ def _about(ctx: StageContext) -> tuple[tuple[str, str], ...]:
         ("controller", ctx.policy.controller),
         ("dataset", ctx.policy.dataset),
         ("requested by", ctx.requested_by),
+        ("mechanism", _MECHANISMS[ctx.policy.recipe.mechanism]),
     )
+
+
+_MECHANISMS = {
+    "dp_sgd": "dp_sgd: training with differential privacy",
+    "non_private": "non_private: training without differential privacy; such a model is never released",
+}
 
 
 def _asked(ctx: StageContext) -> str:
     budget = ctx.policy.budget
-    return f"{budget.epsilon:g} (delta {budget.delta:g}) per {ctx.policy.privacy_unit.name}"
+    if ctx.policy.recipe.mechanism != "dp_sgd":
+        return "none: training without differential privacy"
+    return f"{shown_up(budget.epsilon)} (delta {budget.delta}) per {ctx.policy.privacy_unit.name}"
+
+
+def _reached(manifest: Manifest) -> str:
+    epsilon = manifest.facts.get("epsilon")
+    return shown_up(epsilon) if isinstance(epsilon, float) else "none: not differentially private"
 
 
 def _spent(ctx: StageContext) -> str:
     try:
-        return f"{ctx.home.ledger.spent_epsilon(budget_scope(ctx.policy)):g}"
+        return shown_up(ctx.home.ledger.spent_epsilon(budget_scope(ctx.policy)))
     except PrivetError:  # no scope yet: nothing was ever reserved
         return "0 (no budget opened yet)"
 

@@ -20,6 +20,7 @@ from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, Sta
 from privacy import bounds
 from privacy.canonical import Digest, Json, Scalar, canonical_json, parse_canonical
 from privacy.errors import IntegrityError, PrivetError
+from privacy.rounding import EXACT, shown_down, shown_up
 from privacy.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -166,13 +167,12 @@ def bound_verdict(found: Sequence[Bound], claim: Claim, level: float, evidence: 
     if not gate:
         return Verdict(check, "not_evaluated", "no lower bound could be computed from the canaries", evidence)
     value = gate[0].epsilon_lower_bound
-    said = f"{value:.2f}" if value < bounds.EPSILON_CAP else f"at least {value:.0f}, the cap"
     if value > claim.epsilon:
-        reason = f"the epsilon lower bound is {said} at confidence {level:g}, above the claimed {claim.epsilon:g}"
-        return Verdict(check, "failed", reason, evidence)
-    return Verdict(
-        check, "passed", f"epsilon {claim.epsilon:g} is not refuted at confidence {level:g} (lower bound {said})", evidence
-    )
+        most = " (the most that is computed)" if value >= bounds.EPSILON_CAP else ""
+        said = f"at confidence {level}, epsilon is at least {shown_down(value, EXACT)}{most}"
+        return Verdict(check, "failed", f"{said}, above the claimed {shown_up(claim.epsilon, EXACT)}", evidence)
+    said = f"epsilon {shown_up(claim.epsilon)} is not refuted at confidence {level} (lower bound {shown_down(value)})"
+    return Verdict(check, "passed", said, evidence)
 
 
 def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None, together: float = 0.0) -> Verdict:
@@ -192,10 +192,15 @@ def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None, t
     if epsilon is None:
         return Verdict(check, "not_evaluated", "epsilon could not be recomputed from the trace")
     if epsilon > min(approved_epsilon, claim.epsilon + 1e-9):
-        return Verdict(check, "failed", f"the charged steps cost epsilon {epsilon:.6g}, over the claim or the approval")
+        return Verdict(
+            check, "failed", f"the charged steps cost epsilon {shown_up(epsilon, EXACT)}, over the claim or the approval"
+        )
     if together > approved_epsilon:
-        return Verdict(check, "failed", f"all attempts of this approval cost epsilon {together:.6g}, over the approval")
-    return Verdict(check, "passed", f"{claim.steps} charged steps cost epsilon {epsilon:.6g} of {approved_epsilon:g} approved")
+        return Verdict(
+            check, "failed", f"all attempts of this approval cost epsilon {shown_up(together, EXACT)}, over the approval"
+        )
+    cost = f"epsilon {shown_up(epsilon)} of {shown_up(approved_epsilon)} approved"
+    return Verdict(check, "passed", f"{claim.steps} charged steps cost {cost}")
 
 
 def _recomputed(claim: Claim) -> float | None:

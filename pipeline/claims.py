@@ -187,7 +187,10 @@ def check_epsilon(evidence: Evidence) -> str:
         raise _broken("E-CLAIM-007", "the mechanism trace names a neighbouring relation that this verifier does not know")
     epsilon = recompute_epsilon(trace)
     if not abs(epsilon - trace.epsilon) <= EPSILON_TOLERANCE:
-        raise _broken("E-CLAIM-007", f"the trace claims epsilon {shown_up(trace.epsilon, EXACT)}, its own parameters give {shown_up(epsilon, EXACT)}")
+        raise _broken(
+            "E-CLAIM-007",
+            f"the trace claims epsilon {shown_up(trace.epsilon, EXACT)}, its own parameters give {shown_up(epsilon, EXACT)}",
+        )
     claim = claim_of(trace)
     for place, said in (
         ("the training statement", evidence.statements["training"].predicate.get("claim")),

@@ -82,16 +82,31 @@ def _home(leaf: argparse.ArgumentParser) -> None:
     )
 
 
+def _at_least(least: int) -> Callable[[str], int]:
+    """A type for argparse, which turns the error into usage and exit code 2."""
+
+    def count(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError("not a whole number") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"less than {least}")
+        return value
+
+    return count
+
+
 def _demo_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     demo = _leaf(tree, "demo", commands.demo, "run the whole chain on generated logs, as an Airflow DAG")
     _home(demo)
-    demo.add_argument("--customers", type=int, default=700, metavar="N", help="customers to generate (default 700)")
+    demo.add_argument("--customers", type=_at_least(1), default=700, metavar="N", help="customers to generate (default 700)")
     logs = _group(tree, "logs", "generated raw logs")
     generate = _leaf(logs, "generate", commands.logs_generate, "write bilingual chats and app logs with planted personal data")
     generate.add_argument("folder", type=Path, metavar="FOLDER", help="where to write; it is made when missing")
-    generate.add_argument("--customers", type=int, default=700, metavar="N", help="customers to make up (default 700)")
-    generate.add_argument("--app-lines", type=int, default=2000, metavar="N", help="lines of app logs (default 2000)")
-    generate.add_argument("--bad-lines", type=int, default=0, metavar="N", help="broken lines to mix in")
+    generate.add_argument("--customers", type=_at_least(1), default=700, metavar="N", help="customers to make up (default 700)")
+    generate.add_argument("--app-lines", type=_at_least(0), default=2000, metavar="N", help="lines of app logs (default 2000)")
+    generate.add_argument("--bad-lines", type=_at_least(0), default=0, metavar="N", help="broken lines to mix in")
     generate.add_argument("--seed", type=int, default=20261123, metavar="N", help="the same seed writes the same logs")
 
 
@@ -99,6 +114,9 @@ def _policy_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     policy = _group(tree, "policy", "policy files")
     check = _leaf(policy, "check", commands.policy_check, "check a policy; each fault names its field and line")
     check.add_argument("file", type=Path, metavar="FILE")
+    home = Path(os.environ["PRIVET_HOME"]) if os.environ.get("PRIVET_HOME") else None
+    about = "also compare the quorums with the trust root of this home ($PRIVET_HOME)"
+    check.add_argument("--home", type=Path, default=home, metavar="DIR", help=about)
     _leaf(policy, "schema", commands.policy_schema, "print the JSON schema of a policy, for editors")
 
 

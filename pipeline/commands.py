@@ -24,6 +24,7 @@ def init(args: Namespace) -> int:
 def demo(args: Namespace) -> int:
     from pipeline.demo import run_demo
 
+    _stop_on_sigterm()
     return run_demo(args.home, customers=args.customers)
 
 
@@ -53,6 +54,14 @@ def policy_check(args: Namespace) -> int:
         f"  epsilon {shown_up(budget.epsilon)} at delta {budget.delta} per {policy.privacy_unit.name}, "
         f"{policy.recipe.steps} steps, sampling probability {budget.sampling_probability:.4g}"
     )
+    if args.home is not None and (args.home / "trust.json").exists():
+        from pipeline.home import Home
+
+        held = [role for person in Home.open(args.home).trust.people for role in person.roles]
+        for name, gate in (("use", policy.approvals.use), ("release", policy.approvals.release)):
+            for role, seats in gate.quorum.items():
+                if held.count(role) < seats:
+                    print(f"  note: the {name} gate asks for {seats} {role}, and this home names {held.count(role)}")
     return 0
 
 
@@ -113,12 +122,20 @@ def airflow_start(args: Namespace) -> int:
 
     from pipeline.airflow_local import LocalAirflow
 
+    _stop_on_sigterm()
     print("starting Airflow ...", flush=True)
     with LocalAirflow.start(args.home.resolve()) as running:
         running.wait_healthy()
         print(f"{running.url}  users and passwords: {running.passwords_file}  stop: Ctrl-C", flush=True)
         while True:
             time.sleep(3600)
+
+
+def _stop_on_sigterm() -> None:
+    """As Ctrl-C does: what was started is stopped before this process ends."""
+    import signal
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def approvals_list(args: Namespace) -> int:
@@ -205,16 +222,14 @@ def journal_show(args: Namespace) -> int:
 
 def budget(args: Namespace) -> int:
     from pipeline.home import Home
-    from privacy.rounding import shown_up
 
     ledger = Home.open(args.home).ledger
     for scope in ledger.scopes():
-        spent, cap = ledger.spent_epsilon(scope), ledger.cap_epsilon(scope)
         if args.json:
+            spent, cap = ledger.spent_epsilon(scope), ledger.cap_epsilon(scope)
             print(json.dumps({"scope": scope, "epsilon_spent": spent, "epsilon_cap": cap}))
         else:
-            runs = len(ledger.spends(scope))
-            print(f"{scope}: epsilon {shown_up(spent)} of {shown_up(cap)} spent, {runs} run{'s' if runs != 1 else ''}")
+            print(ledger.remaining(scope))
     return 0
 
 

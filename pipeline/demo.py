@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.dags_folder import dags_folder
 from pipeline.home import DEMO_PEOPLE, Home
 from pipeline.screen import Screen, print_receipt, print_verification
 from privacy.errors import GateClosed, IntegrityError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from pipeline.airflow_rest import PendingGate, TaskState
 
 PRIVATE, NON_PRIVATE = "demo_support_chat", "demo_support_chat_non_private"
-POLICIES = Path(__file__).resolve().parent.parent / "dags" / "policies"
 SEED = 20261123
 _RUN_SECONDS = 900
 
@@ -33,6 +33,7 @@ _RUN_SECONDS = 900
 def run_demo(home_path: Path, customers: int) -> int:
     """Returns the exit code of the command: 0 only if each act ended as announced."""
     screen = Screen()
+    dags_folder()  # without it nothing can be shown, and no home need be made
     home = Home.open_or_create(home_path.resolve(), demo_identities=True)
     screen.heading("1/7  raw logs full of personal data")
     logs, erased = _make_logs(home, screen, customers)
@@ -51,6 +52,10 @@ def run_demo(home_path: Path, customers: int) -> int:
     screen.heading("7/7  where things are")
     _closing(home, bundle, screen)
     return 0
+
+
+def demo_policy(name: str) -> Path:
+    return dags_folder() / "policies" / f"{name}.yaml"
 
 
 def _make_logs(home: Home, screen: Screen, customers: int) -> tuple[Path, str]:
@@ -78,7 +83,7 @@ def _show_before_and_after(logs: Path, screen: Screen) -> None:
     """A few lines as they are, and as the pipeline will keep them. The originals are generated, nobody is in them."""
     from pipeline.examples import before_and_after
 
-    for before, after in before_and_after(logs, POLICIES / f"{PRIVATE}.yaml", limit=4):
+    for before, after in before_and_after(logs, demo_policy(PRIVATE), limit=4):
         screen.console.print("[dim]before[/dim] ", end="")
         screen.say(before)
         screen.console.print("[dim]after [/dim] ", end="")
@@ -89,7 +94,7 @@ def _refused(home: Home, logs: Path, screen: Screen) -> None:
     from pipeline.run import run_policy
 
     try:
-        run_policy(home, POLICIES / f"{NON_PRIVATE}.yaml", str(logs), screen=screen, demo_approvals=True)
+        run_policy(home, demo_policy(NON_PRIVATE), str(logs), screen=screen, demo_approvals=True)
     except GateClosed as refusal:
         screen.bad(f"release refused: {refusal.cause}")
         for line in getattr(refusal, "details", ()):

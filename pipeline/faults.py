@@ -11,10 +11,11 @@ import sqlite3
 import traceback
 from pathlib import Path
 
-from privacy.errors import EnvironmentFault, PrivetError
+from privacy.errors import EnvironmentFault, PrivetError, UsageError
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED = {errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.EMFILE, errno.ENFILE}
+_PATH = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP}
 _OURS = ("pipeline", "privacy", "training", "dags")
 
 
@@ -37,6 +38,12 @@ def as_privet_error(error: BaseException) -> PrivetError:
             "E-DISK-002",
             f"the machine refused to read or write a file ({error.strerror})",
             "Check the disk, and the owner and mode of the home; running again continues",
+        )
+    if isinstance(error, OSError) and error.errno in _PATH:
+        return UsageError(
+            "E-DISK-003",
+            f"a file or folder can't be read or made there ({error.strerror})",
+            "Check the paths that you gave, and that their folders exist; PRIVET_TRACEBACK=1 prints which one",
         )
     if isinstance(error, MemoryError):
         return EnvironmentFault("E-MEMORY-001", "the machine ran out of memory", "Use a smaller source or a larger machine")

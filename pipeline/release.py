@@ -47,11 +47,11 @@ __all__ = ["ReleaseRefusal", "ReleaseResult", "RunDigests", "assemble", "release
 
 
 class ReleaseRefusal(GateClosed):
-    """The model stays. `verdicts` holds every condition that does not hold, `details` one line for each."""
+    """The model stays. `verdicts` holds every condition that does not hold, `details` one line for each reason."""
 
     def __init__(self, verdicts: Sequence[Verdict]) -> None:
         self.verdicts = tuple(verdicts)
-        count = len(self.verdicts)
+        count = len(self.details)
         super().__init__(
             "E-RELEASE-001",
             f"the release is refused for {count} reason{'s' if count != 1 else ''}",
@@ -63,7 +63,13 @@ class ReleaseRefusal(GateClosed):
 
     @property
     def details(self) -> tuple[str, ...]:
-        return tuple(f"{v.check}: {v.outcome}: {v.reason}" for v in self.verdicts)
+        """Each reason once, with all checks that met it; what says most about the model, its mechanism, comes first."""
+        groups: dict[str, list[Verdict]] = {}
+        for verdict in sorted(self.verdicts, key=lambda v: v.check != "mechanism"):
+            groups.setdefault(verdict.reason, []).append(verdict)
+        return tuple(
+            f"{', '.join(dict.fromkeys(f'{v.check} ({v.outcome})' for v in met))}: {reason}" for reason, met in groups.items()
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +210,9 @@ def _ledger(case: _Case) -> Verdict:
     spent, cap = ledger.spent_epsilon(spend.scope), ledger.cap_epsilon(spend.scope)
     if spent > cap or ledger.self_audit():
         return Verdict("ledger", "failed", "E-RELEASE-003: the ledger is over its cap or contradicts itself")
-    return Verdict("ledger", "passed", f"{spend.charged} steps charged; epsilon {shown_up(spent)} of {shown_up(cap)} spent on the dataset")
+    return Verdict(
+        "ledger", "passed", f"{spend.charged} steps charged; epsilon {shown_up(spent)} of {shown_up(cap)} spent on the dataset"
+    )
 
 
 def _requester(case: _Case, evidence: Evidence | None) -> Verdict:

@@ -13,15 +13,17 @@ from datetime import UTC, datetime
 
 from pipeline.assemble import read_trace
 from pipeline.claims import claim_of
-from pipeline.evidence import RunDigests, use_subject
+from pipeline.evidence import RunDigests, is_pipeline, use_subject
 from pipeline.report_page import Basis, Figure, Report, Section
-from pipeline.report_plots import bounds_plot, budget_plot, counts_plot, rounded_down, rounded_up, utility_plot
+from pipeline.report_plots import bounds_plot, budget_plot, counts_plot, utility_plot
 from pipeline.stage import Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.training_budget import budget_scope
 from privacy.accounting import MechanismTrace, privacy_statement
 from privacy.canonical import Digest, Json, Scalar, digest_of, parse_json
 from privacy.errors import PrivetError
 from privacy.gates import Approval
+from privacy.rounding import shown_down, shown_fact, shown_up
+from privacy.signing import Person
 from privacy.verdict import Verdict
 
 __all__ = ["RunDigests", "report"]
@@ -121,12 +123,12 @@ class _Facts:
 
     def _headline(self) -> tuple[Figure, ...]:
         trace, budget = self.trace, self.ctx.policy.budget
-        epsilon = "none" if trace is None else f"{rounded_up(trace.epsilon):g}"
+        epsilon = "none" if trace is None else shown_up(trace.epsilon)
         passed = sum(v.outcome == "passed" for v in self.verdicts)
         found = self.manifests["protect"].facts.get("entities")
         return (
             Figure("epsilon of this model", epsilon, "measured" if trace else "not applicable"),
-            Figure("epsilon the policy allows", f"{budget.epsilon:g}", "configured"),
+            Figure("epsilon the policy allows", shown_up(budget.epsilon), "configured"),
             Figure("audit verdicts passed", f"{passed} of {len(self.verdicts)}", "measured"),
             Figure("personal data found", "not counted" if found is None else f"{found:,}", "measured"),
         )
@@ -144,7 +146,7 @@ class _Facts:
             Figure("time source", "the clock of the machine that ran the stages", "not applicable"),
             *(Figure(f"{stage} result", m.created_at, "measured", self.digests[stage]) for stage, m in self.manifests.items()),
             *(
-                Figure(f"key holder {p.name}", f"{', '.join(p.roles)}; custody {p.custody}", "asserted by a person")
+                Figure(f"key holder {p.name}", f"{', '.join(p.roles)}; key {_custody(p)}", "asserted by a person")
                 for p in ctx.home.trust.people
             ),
         ]
@@ -156,13 +158,13 @@ class _Facts:
             return Section("claim", "Privacy claim", (_NO_CLAIM,))
         spent = self._spent()
         figures = [
-            Figure(name.replace("_", " "), _shown(value), "measured", source) for name, value in _scalars(trace.to_json())
+            Figure(name.replace("_", " "), _shown(value, name), "measured", source) for name, value in _scalars(trace.to_json())
         ]
         figures += [
             Figure("delta times population", f"{trace.delta * trace.population:.2g} (below 1)", "measured", source),
-            Figure("epsilon spent on the dataset by all runs", f"{rounded_up(spent):g}", "measured"),
+            Figure("epsilon spent on the dataset by all runs", shown_up(spent), "measured"),
             Figure(
-                "epsilon cap of the dataset", f"{self.ctx.policy.budget.cap_epsilon:g}", "configured", self.ctx.policy_digest
+                "epsilon cap of the dataset", shown_up(self.ctx.policy.budget.cap_epsilon), "configured", self.ctx.policy_digest
             ),
             Figure("what is released", "the final weights only", "configured"),
             Figure("hyper-parameter search", "none in this run; repeated runs are charged one by one", "not applicable"),
@@ -179,7 +181,7 @@ class _Facts:
             "An epsilon lower bound is a statistical bound from below: "
             "above the claim it refutes the claim, below it proves nothing.",
         )
-        drawn = [(f"{b.name} at {b.level:g}", b.value) for b in _lower_bounds(bounds)]
+        drawn = [(f"{b.name}, at confidence {b.level}", b.value) for b in _lower_bounds(bounds)]
         plots = (bounds_plot(drawn, self.trace.epsilon),) if drawn and self.trace is not None else ()
         return Section("audit", "Audit evidence", text, _bound_figures(bounds), verdicts=self.verdicts, plots=plots)
 
@@ -226,8 +228,9 @@ class _Facts:
         demo = sorted({a.signer for a in self.approvals if a.custody == "demo"})
         if demo:
             text.append(
-                f"{', '.join(demo)} signed as demo identities: their private keys lie on the machine that ran the pipeline. "
-                "These signatures show how the gate works; no person decided anything."
+                f"{', '.join(demo)} signed as {'demo identities' if len(demo) > 1 else 'a demo identity'}: "
+                f"the private key{'s lie' if len(demo) > 1 else ' lies'} on the machine that ran the pipeline. "
+                "Such signatures show how the gate works; no person decided anything."
             )
         figures = tuple(
             Figure(
@@ -249,9 +252,9 @@ class _Facts:
         kept, source = self.ctx.policy.retention, self.ctx.policy_digest
         figures = (
             Figure("raw batches", "destroyed once the protected dataset is committed", "configured", source),
-            Figure("sealed originals (vault)", f"{kept.vault_days} days", "configured", source),
-            Figure("protected dataset", f"{kept.protected_days} days", "configured", source),
-            Figure("quarantine", f"{kept.quarantine_days} days", "configured", source),
+            Figure("sealed originals (vault)", f"{kept.vault_days} days{_RECORDED}", "configured", source),
+            Figure("protected dataset", f"{kept.protected_days} days{_RECORDED}", "configured", source),
+            Figure("quarantine", f"{kept.quarantine_days} days{_RECORDED}", "configured", source),
             Figure("legal basis and notices", "not recorded by Privet", "not applicable"),
         )
         text = ("A data subject's records are erased with privet erase; the receipt names the models that learnt from them.",)
@@ -273,8 +276,9 @@ class _Facts:
 
 
 _NO_CLAIM = "There is no privacy claim: the run used no mechanism that bounds the privacy loss. Such a model does not leave."
+_RECORDED = " (recorded, not enforced in this version)"
 _VALIDATION_TEXT = (
-    "Expectations on the protected dataset; it is shown to nobody, and no offending value is stored with the results.",
+    "Expectations on the protected dataset. The results hold counts: no record is shown, and no offending value is stored.",
 )
 
 
@@ -284,13 +288,15 @@ def _document(ctx: StageContext, manifest: Manifest, output: str) -> _Document:
 
 
 def _stage_figures(facts: Mapping[str, Scalar], source: Digest) -> tuple[Figure, ...]:
-    return tuple(Figure(n.replace("_", " "), _shown(v), "measured", source) for n, v in facts.items() if v is not None)
+    return tuple(Figure(n.replace("_", " "), _shown(v, n), "measured", source) for n, v in facts.items() if v is not None)
 
 
 def _document_figures(document: _Document, prefix: str) -> tuple[Figure, ...]:
     basis: Basis = "measured"
     numbers = list(document.numbers())[:60]
-    return tuple(Figure(prefix + name.replace("_", " "), _shown(value), basis, document.digest) for name, value in numbers)
+    return tuple(
+        Figure(prefix + name.replace("_", " "), _shown(value, name), basis, document.digest) for name, value in numbers
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,8 +324,8 @@ def _lower_bounds(document: _Document) -> list[_Bound]:
 def _bound_figures(document: _Document) -> tuple[Figure, ...]:
     bounds = [
         Figure(
-            f"epsilon lower bound, {b.name}, confidence {b.level:g}",
-            f"{rounded_down(b.value):g} (assumes {b.assumes})",
+            f"epsilon lower bound, {b.name}, at confidence {b.level}",
+            f"{shown_down(b.value)} (assumes {b.assumes})",
             "measured",
             document.digest,
         )
@@ -357,9 +363,11 @@ def _scalars(value: Mapping[str, Json]) -> list[tuple[str, Scalar]]:
     return [(name, item) for name, item in value.items() if isinstance(item, str | int | float)]
 
 
-def _shown(value: Scalar) -> str:
+def _shown(value: Scalar, name: str = "") -> str:
     if isinstance(value, bool) or value is None or isinstance(value, str):
         return str(value)
+    if isinstance(value, float) and (rounded := shown_fact(name, value)) is not None:
+        return rounded
     return (
         f"{value:,}"
         if isinstance(value, int)
@@ -367,6 +375,12 @@ def _shown(value: Scalar) -> str:
         if value.is_integer() and abs(value) < 1e12
         else f"{value:.6g}"
     )
+
+
+def _custody(person: Person) -> str:
+    if is_pipeline(person):
+        return "held by the pipeline, in its home"
+    return "of a demo identity, beside the pipeline's" if person.custody == "demo" else "held by the person"
 
 
 def _quorum(quorum: Mapping[str, int], hours: int) -> str:

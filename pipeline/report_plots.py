@@ -6,11 +6,11 @@ Guarantee: the same numbers give the same bytes (no date, a fixed salt); labels 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.report_page import Plot
+from privacy.rounding import shown_down, shown_up
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,30 +34,20 @@ _STYLE = {
 Bar = tuple[str, float]
 
 
-def rounded_up(epsilon: float) -> float:
-    """To three decimals, as shown; a claim is never shown smaller than it is."""
-    return math.ceil(epsilon * 1000) / 1000
-
-
-def rounded_down(bound: float) -> float:
-    """To three decimals, as shown; a lower bound is never shown larger than it is."""
-    return math.floor(bound * 1000) / 1000
-
-
 def budget_plot(spent: float, this_model: float, cap: float, unit: str) -> Plot:
     """Budget spent on the dataset against its cap; epsilon, per privacy unit."""
-    bars = [("this model", rounded_up(this_model)), ("all runs on the dataset", rounded_up(spent))]
-    caption = f"Privacy budget per {unit}: epsilon {rounded_up(spent):g} of the cap {cap:.4g} is spent."
-    return _horizontal(caption, bars, "epsilon", line=(cap, f"cap {cap:.4g}"), colour=_GREEN)
+    bars = [("this model", float(shown_up(this_model))), ("all runs on the dataset", float(shown_up(spent)))]
+    caption = f"Privacy budget per {unit}: epsilon {shown_up(spent)} of the cap {shown_up(cap)} is spent."
+    return _horizontal(caption, bars, "epsilon", line=(cap, f"cap {shown_up(cap)}"), colour=_GREEN)
 
 
 def bounds_plot(bounds: Sequence[Bar], claim: float) -> Plot:
     """Epsilon lower bounds of the audit against the claim; a bar past the line would refute the claim."""
-    bounds = [(name, rounded_down(value)) for name, value in bounds]
+    bounds = [(name, float(shown_down(value))) for name, value in bounds]
     highest = max((value for _, value in bounds), default=0.0)
-    said = f"highest {highest:g}, claim {rounded_up(claim):g}"
+    said = f"highest {shown_down(highest)}, claim {shown_up(claim)}"
     caption = f"Epsilon lower bounds of the audit against the claim ({said}); a bound is not a proof."
-    return _horizontal(caption, bounds, "epsilon", line=(claim, f"claim {rounded_up(claim):g}"), colour=_BLUE)
+    return _horizontal(caption, bounds, "epsilon", line=(claim, f"claim {shown_up(claim)}"), colour=_BLUE)
 
 
 def counts_plot(counts: Sequence[Bar]) -> Plot:
@@ -72,7 +62,8 @@ def counts_plot(counts: Sequence[Bar]) -> Plot:
 def utility_plot(bars: Sequence[Bar]) -> Plot:
     """Accuracy on held-out units against always answering the most frequent label."""
     said = ", ".join(f"{name} {value:.3f}" for name, value in bars)
-    return _horizontal(f"Utility on held-out units: {said}.", bars, "accuracy", limit=1.0, colour=_GREEN)
+    drawn = [(name, round(value, 3)) for name, value in bars]
+    return _horizontal(f"Utility on held-out units: {said}.", drawn, "accuracy", limit=1.0, colour=_GREEN)
 
 
 def _horizontal(
@@ -104,7 +95,7 @@ def _draw(axes: Axes, bars: Sequence[Bar], line: tuple[float, str] | None, limit
     axes.set_yticks(range(len(bars)), names)
     axes.set_ylim(len(bars) - 0.5, -0.5 if line is None else -1.05)  # first bar on top, room for the line's label
     for row, value in enumerate(values):
-        text = f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.3f}".rstrip("0")
+        text = f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.10g}"
         axes.annotate(text, (value, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9, zorder=3)
     if line is not None:
         axes.axvline(line[0], color=_RED, linestyle="--", linewidth=1.2, zorder=1)

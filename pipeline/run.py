@@ -154,4 +154,7 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
 
 
 def _worth_showing(manifest: Manifest) -> dict[str, Scalar]:
-    return {name.replace("_", " "): manifest.facts.get(name) for name in _SHOWN.get(manifest.stage, ())}
+    shown = {name.replace("_", " "): manifest.facts.get(name) for name in _SHOWN.get(manifest.stage, ())}
+    if shown.get("mechanism") == "none":  # its epsilon bounds nothing: a claim that the audit has to refute
+        shown = {f"claimed {name}" if name in ("epsilon", "delta") else name: value for name, value in shown.items()}
+    return shown

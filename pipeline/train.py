@@ -11,6 +11,7 @@ import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -108,16 +109,9 @@ def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoint
         return opened[0]
 
     _use_cores()
+    announce, progress = partial(_announce, ctx, attempt.key), partial(ctx.progress, "train")
     try:
-        outcome = train_model(
-            config,
-            data.training,
-            open_lease,
-            checkpoints,
-            lambda commitment: _announce(ctx, attempt.key, commitment),
-            lambda done, total: ctx.progress("train", done, total),
-            _device(),
-        )
+        outcome = train_model(config, data.training, open_lease, checkpoints, announce, progress, _device())
     except GateClosed:
         for lease in opened:  # it can never finish: what was not leased goes back
             lease.settle()

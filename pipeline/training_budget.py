@@ -124,16 +124,22 @@ class SealedCheckpoints:
         before = self._ref()
         ref = self.home.store.put_sealed(data, dataset=self.dataset, path=f"checkpoints/{self.key}", data_class="checkpoint")
         temporary = self._pointer.with_suffix(".new")
-        with _disk_faults(), temporary.open("wb") as file:
-            file.write(canonical_json(ref.to_json()))
-            file.flush()
-            os.fsync(file.fileno())
-        with _disk_faults():
-            temporary.replace(self._pointer)
-            keep([ref])
-            _sync_folder(self._pointer.parent)
-        if before is not None:
-            self.home.store.shred(before)
+        try:
+            with _disk_faults(), temporary.open("wb") as file:
+                file.write(canonical_json(ref.to_json()))
+                file.flush()
+                os.fsync(file.fileno())
+            with _disk_faults():
+                temporary.replace(self._pointer)
+        finally:
+            temporary.unlink(missing_ok=True)
+        keep([ref])
+        try:
+            with _disk_faults():
+                _sync_folder(self._pointer.parent)
+        finally:
+            if before is not None:  # nothing names it from here on, whatever the flush said
+                self.home.store.shred(before)
 
     def clear(self) -> None:
         """After the result is committed: the checkpoint holds secrets that nobody needs any more."""

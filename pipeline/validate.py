@@ -85,7 +85,7 @@ def _validate(ctx: StageContext, manifest: Manifest, protect_digest: Digest) -> 
     if verdict != "passed":
         entry: dict[str, Json] = {"run": ctx.run_id, "policy": ctx.policy_digest, "protect": protect_digest}
         ctx.home.journal.append("validation_failed", {**entry, "evidence": ref.digest, "verdict": verdict})
-        raise _closed(checked, verdict, ref.digest)
+        raise _closed(checked, verdict, ctx.policy)
     return StageOutput({"validation": ref}, facts)
 
 
@@ -211,21 +211,58 @@ def _facts(checked: Sequence[Checked], frame: pd.DataFrame, policy: Policy, verd
     }
 
 
-def _closed(checked: Sequence[Checked], verdict: Outcome, evidence: Digest) -> GateClosed:
+def _closed(checked: Sequence[Checked], verdict: Outcome, policy: Policy) -> GateClosed:
     if verdict == "not_evaluated":
         return GateClosed(
             "E-VALIDATE-002",
             "the validation evaluated nothing: no expectation saw a value of the protected dataset",
-            f"See why the dataset is empty, or why the suite raised; the results are {evidence}",
+            "See why the dataset is empty, or why the suite raised, and run again",
         )
-    bad = [
-        f"{c.expectation}({c.column or 'table'}) {'raised' if c.errored else c.outcome}"
-        for c in checked
-        if c.outcome != "passed"
-    ]
-    more = f" and {len(bad) - 4} more" if len(bad) > 4 else ""
+    bad = [what_failed(c, policy) for c in checked if c.outcome != "passed"]
+    more = f"; and {len(bad) - 4} more" if len(bad) > 4 else ""
     return GateClosed(
         "E-VALIDATE-001",
-        f"{len(bad)} of {len(checked)} expectations do not hold: {', '.join(bad[:4])}{more}",
-        f"Mend the source or the policy and run again; the counts are in {evidence}",
+        f"{len(bad)} of {len(checked)} expectations do not hold: {'; '.join(bad[:4])}{more}",
+        "Mend the source, or these keys of the policy, and run again",
     )
+
+
+def what_failed(checked: Checked, policy: Policy) -> str:
+    """The key of the policy that asked for it, and counts: `expectations.min_units: 12 of 100 wanted`. Holds no value."""
+    key, said = _asked(checked, policy)
+    counts = checked.counts
+    if checked.outcome == "not_evaluated":
+        return f"{key}: {'could not be evaluated' if checked.errored else 'saw no value'}"
+    if "observed_value" in counts and said.isdigit():
+        return f"{key}: {counts['observed_value']} of {said} wanted"
+    if counts.get("element_count"):
+        return f"{key}: {counts.get('unexpected_count', 0)} of {counts['element_count']} records {said}"
+    return f"{key}: {said}"
+
+
+def _asked(checked: Checked, policy: Policy) -> tuple[str, str]:
+    """Policy key, and what is said beside the counts; for a least number, that number."""
+    column, wanted = checked.column or "", policy.expectations
+    field = {"unit": "subject", "lang": "text"}.get(column, column if column in ("record_id", "text", "label") else "keep")
+    match checked.expectation.removeprefix("expect_").removeprefix("column_values_to_"), column:
+        case "table_row_count_to_be_between", _:
+            return "expectations.min_records", str(wanted.min_records)
+        case "column_unique_value_count_to_be_between", _:
+            return "expectations.min_units", str(wanted.min_units)
+        case "be_in_set", _:
+            return "expectations.labels", "have a label outside the declared set"
+        case "match_regex", "text":
+            return "expectations.text_completeness", f"have an empty text; {wanted.text_completeness} must have one"
+        case "be_between", _:
+            said = f"lie beyond {policy.privacy_unit.max_records} per unit; at most {MAX_SHARE_BEYOND_BOUND} may"
+            return "privacy_unit.max_records", said
+        case "hold_no_residual_pii", _:
+            rate = wanted.max_residual_pii_rate
+            return "expectations.max_residual_pii_rate", f"hold personal data in {column}; at most {rate} may"
+        case "not_be_null", _:
+            return f"source.fields.{field}", f"have no {column}"
+        case "be_unique", _:
+            return f"source.fields.{field}", f"share their {column} with another"
+        case "match_regex", _:
+            return f"source.fields.{field}", f"have a {column} that is no pseudonym of this home"
+    return "source.fields", "the columns of the protected dataset are not those that the policy names"

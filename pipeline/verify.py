@@ -275,9 +275,12 @@ def _bounds_refute(evidence: Evidence) -> Verdict:
     if not highest or len(highest) != len(gate):
         return Verdict(name, "not_evaluated", "E-CLAIM-018: no epsilon lower bound at the level of the gate was published")
     claim = evidence.trace().epsilon
+    bound = shown_down(max(highest), EXACT)
     if not max(highest) <= claim:
-        return Verdict(name, "failed", f"E-CLAIM-018: the epsilon lower bound {max(highest):g} refutes the claim {claim:g}")
-    return Verdict(name, "passed", f"epsilon {claim:.6f} is not refuted (lower bound {max(highest):g} at confidence {level})")
+        said = f"E-CLAIM-018: the epsilon lower bound {bound} refutes the claim {shown_up(claim, EXACT)}"
+        return Verdict(name, "failed", said)
+    said = f"epsilon {shown_up(claim)} is not refuted at confidence {level} (lower bound {shown_down(max(highest))})"
+    return Verdict(name, "passed", said)
 
 
 def _committed(evidence: Evidence) -> Verdict:
@@ -360,8 +363,8 @@ def _notes(rows: _Rows, evidence: Evidence, given: TrustRoot | None) -> None:
     demo = sorted({a.signer for a in gates if a.custody == "demo"})
     if demo:
         said = (
-            f"{', '.join(demo)}: demo identities, whose private keys lie beside the pipeline's; "
-            "their signatures show how the gate works, and no person's decision"
+            f"{', '.join(demo)}: {'demo identities' if len(demo) > 1 else 'a demo identity'}, with the private key beside the "
+            "pipeline's; such signatures show how the gate works, and no person's decision"
         )
         rows.add("whose decision it was", said, "not_evaluated", "note")
     else:

@@ -16,8 +16,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from privacy.entities import ENTITY_TYPES
 from privacy.errors import DataError, PolicyError
-from privacy.recognizers.view import ENTITY_TYPES, FALLBACK_TYPE
+from privacy.recognizers.view import FALLBACK_TYPE
 
 if TYPE_CHECKING:
     from privacy.detect import Finding

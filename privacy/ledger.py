@@ -193,8 +193,8 @@ class Ledger:
             terms, found = _scope(connection, scope), _all(connection, scope)
         spent = epsilon_of_charge(_total(found), terms.delta)
         return (
-            f"{scope}: epsilon {shown_up(spent)} of {shown_up(terms.cap_epsilon)} spent at delta {terms.delta} per {terms.unit}, "
-            f"in {len(found)} reservation(s), {sum(s.settled is None for s in found)} of them open"
+            f"{scope}: epsilon {shown_up(spent)} of {shown_up(terms.cap_epsilon)} spent at delta {terms.delta} "
+            f"per {terms.unit}, in {len(found)} reservation(s), {sum(s.settled is None for s in found)} of them open"
         )
 
     def self_audit(self) -> list[str]:

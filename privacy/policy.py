@@ -8,9 +8,13 @@ Loading with the line numbers of a YAML file lives in `privacy.policy_file`.
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from privacy.entities import ENTITY_TYPES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,62}$")]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -19,8 +23,28 @@ Treatment = Literal["redact", "mask", "pseudonym", "generalise", "keep"]
 RESERVED_COLUMNS = frozenset({"unit", "record_id", "time", "label", "text", "lang"})
 
 
+def _entity_type(name: str) -> str:
+    """A type nobody detects would be treated by the default, in silence."""
+    if name in ENTITY_TYPES:
+        return name
+    typed = name.upper()
+    near = get_close_matches(typed, ENTITY_TYPES, n=1) or [
+        t for t in sorted(ENTITY_TYPES) if typed and (typed in t or t in typed)
+    ]
+    hint = f"did you mean {near[0]}?" if near else f"known types: {', '.join(sorted(ENTITY_TYPES))}"
+    raise ValueError(f"unknown entity type; {hint}")
+
+
+def fault_in(field: str, message: str) -> PydanticCustomError:
+    """A fault that a whole block shows but one of its fields has to mend; `privacy.policy_file` names that field's line."""
+    return PydanticCustomError("fault_in", "{said}", {"said": message, "field": field})
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+EntityType = Annotated[str, AfterValidator(_entity_type)]
 
 
 class Limits(_Part):
@@ -43,43 +67,49 @@ class Fields(_Part):
 
     @model_validator(mode="after")
     def _one_role_each(self) -> Self:
-        names = [self.subject, *self.text, self.label, *self.keep]
-        names += [n for n in (self.record_id, self.time) if n]
-        twice = sorted({n for n in names if names.count(n) > 1})
-        if twice:
-            raise ValueError(f"field {twice[0]!r} has two roles; give each field one")
+        seen: set[str] = set()
+        single = (("subject", self.subject), ("label", self.label), ("record_id", self.record_id), ("time", self.time))
+        lists = [(role, name) for role, names in (("text", self.text), ("keep", self.keep)) for name in names]
+        for role, name in [*((role, name) for role, name in single if name), *lists]:
+            if name in seen:
+                raise fault_in(role, f"field {name!r} has two roles; give each field one")
+            seen.add(name)
         clash = sorted(set(self.keep) & RESERVED_COLUMNS)
         if clash:
-            raise ValueError(f"keep field {clash[0]!r} has the name of a column that Privet writes; rename it in the source")
+            raise fault_in(
+                "keep", f"keep field {clash[0]!r} has the name of a column that Privet writes; rename it in the source"
+            )
         return self
 
 
 class Source(_Part):
     """What the raw logs look like."""
 
-    format: Literal["jsonl", "csv", "tsv", "parquet", "lines"]
+    format: Literal["jsonl", "csv", "tsv", "parquet", "lines"] = Field(
+        description="what a file is made of; .gz and .zst are recognised by their first bytes"
+    )
     files: tuple[str, ...] = Field(("*",), min_length=1, description="glob patterns inside the source folder")
     pattern: str | None = Field(None, max_length=2000, description="format lines: a regular expression with named groups")
-    fields: Fields
-    limits: Limits = Limits()
+    fields: Fields = Field(description="which field of a record plays which role")
+    limits: Limits = Field(Limits(), description="what one source may make the reader do")
 
     @model_validator(mode="after")
     def _pattern_where_needed(self) -> Self:
         if self.format != "lines":
             if self.pattern is not None:
-                raise ValueError("source.pattern belongs to format 'lines' only")
+                raise fault_in("pattern", "source.pattern belongs to format 'lines' only")
             return self
         if self.pattern is None:
-            raise ValueError("format 'lines' needs source.pattern with named groups for its fields")
+            raise fault_in("format", "format 'lines' needs source.pattern with named groups for its fields")
         try:
             groups = set(re.compile(self.pattern).groupindex)
         except re.error as error:
-            raise ValueError(f"source.pattern is not a regular expression: {error.msg}") from None
+            raise fault_in("pattern", f"source.pattern is not a regular expression: {error.msg}") from None
         wanted = {self.fields.subject, self.fields.label, *self.fields.text, *self.fields.keep}
         wanted |= {n for n in (self.fields.record_id, self.fields.time) if n}
         missing = sorted(wanted - groups)
         if missing:
-            raise ValueError(f"source.pattern has no group named {missing[0]!r}")
+            raise fault_in("pattern", f"source.pattern has no group named {missing[0]!r}")
         return self
 
 
@@ -95,7 +125,7 @@ class Pii(_Part):
 
     default: Treatment = Field("redact", description="treatment of entity types not listed")
     score_threshold: float = Field(0.4, ge=0.0, le=1.0, description="findings below it are ignored")
-    entities: dict[str, Treatment] = Field(default_factory=dict, description="treatment by entity type")
+    entities: dict[EntityType, Treatment] = Field(default_factory=dict, description="treatment by entity type")
 
     @field_validator("default")
     @classmethod
@@ -109,8 +139,8 @@ class Expectations(_Part):
     """What must hold for the protected dataset before anybody may ask to train on it."""
 
     labels: tuple[str, ...] = Field(min_length=2, description="the declared label set; public, never learnt from the data")
-    min_records: int = Field(1, ge=1)
-    min_units: int = Field(1, ge=1)
+    min_records: int = Field(1, ge=1, description="protected records that must be there")
+    min_units: int = Field(1, ge=1, description="privacy units that must be there")
     text_completeness: float = Field(1.0, ge=0.0, le=1.0, description="share of records whose text is not empty")
     max_residual_pii_rate: float = Field(
         0.0, ge=0.0, le=1.0, description="share of records in which the second scan may still find personal data"
@@ -127,16 +157,16 @@ class Expectations(_Part):
 class Recipe(_Part):
     """How the model is trained. Everything here is public."""
 
-    model: Literal["text_mlp"] = "text_mlp"
+    model: Literal["text_mlp"] = Field("text_mlp", description="hashed words, mean embedding, one hidden layer")
     mechanism: Literal["dp_sgd", "non_private"] = Field(
         "dp_sgd", description="non_private exists to show a refusal; no gate ever lets it leave"
     )
     steps: int = Field(120, ge=1, le=100_000, description="optimizer steps; each is one Poisson batch of units")
-    clipping_norm: float = Field(1.0, gt=0, le=1000)
-    learning_rate: float = Field(0.02, gt=0, le=100)
-    optimizer: Literal["sgd", "adam"] = "adam"
+    clipping_norm: float = Field(1.0, gt=0, le=1000, description="bound on the L2 norm of one unit's gradient")
+    learning_rate: float = Field(0.02, gt=0, le=100, description="of the optimizer")
+    optimizer: Literal["sgd", "adam"] = Field("adam", description="what makes a step of the noisy gradient")
     hash_buckets: int = Field(4096, ge=64, le=1_048_576, description="size of the hashed vocabulary (public, not fitted)")
-    embedding_width: int = Field(32, ge=2, le=1024)
+    embedding_width: int = Field(32, ge=2, le=1024, description="numbers per entry of the hashed vocabulary")
     max_tokens: int = Field(48, ge=4, le=4096, description="tokens of a record that the model reads")
     init_seed: int = Field(1, ge=0, description="seed of the initial weights only; never of sampling or noise")
 
@@ -145,7 +175,7 @@ class Budget(_Part):
     """The privacy budget, from public constants only: nothing here is computed from the dataset."""
 
     epsilon: float = Field(gt=0, le=100, description="what this run may spend, per privacy unit")
-    delta: float = Field(gt=0, lt=1)
+    delta: float = Field(gt=0, lt=1, description="the delta that epsilon is stated at; below 1 / population")
     population: int = Field(ge=2, description="public size of the population of units; sampling uses it, never the true count")
     expected_batch_size: int = Field(ge=1, description="units per step on average; also the divisor of the noisy sum")
     cap_epsilon: float = Field(gt=0, le=1000, description="what all runs on this dataset may spend together, per unit")
@@ -153,11 +183,11 @@ class Budget(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.delta >= 1.0 / self.population:
-            raise ValueError("budget.delta must be below 1 / budget.population, or it permits publishing one unit whole")
+            raise fault_in("delta", "budget.delta must be below 1 / budget.population, or it permits publishing one unit whole")
         if self.expected_batch_size > self.population:
-            raise ValueError("budget.expected_batch_size is larger than budget.population")
+            raise fault_in("expected_batch_size", "budget.expected_batch_size is larger than budget.population")
         if self.cap_epsilon < self.epsilon:
-            raise ValueError("budget.cap_epsilon is below budget.epsilon: this policy could never run")
+            raise fault_in("cap_epsilon", "budget.cap_epsilon is below budget.epsilon: this policy could never run")
         return self
 
     @property
@@ -186,8 +216,9 @@ class Gate(_Part):
     @field_validator("quorum")
     @classmethod
     def _positive(cls, value: dict[str, int]) -> dict[str, int]:
-        if any(count < 1 for count in value.values()):
-            raise ValueError("a quorum is at least one signature")
+        for role, count in value.items():
+            if count < 1:
+                raise fault_in(role, "a quorum is at least one signature")
         return value
 
 
@@ -195,36 +226,38 @@ class Approvals(_Part):
     """The two gates."""
 
     requested_by: Name = Field(description="identity that asks when nobody triggered the run by hand")
-    use: Gate
-    release: Gate
+    use: Gate = Field(description="before the dataset is trained on, at this epsilon")
+    release: Gate = Field(description="before the model leaves, over its whole evidence")
 
 
 class Retention(_Part):
     """How long things live, in days. Raw batches are destroyed as soon as protect has committed."""
 
-    vault_days: int = Field(90, ge=1)
-    protected_days: int = Field(365, ge=1)
-    quarantine_days: int = Field(30, ge=1)
+    vault_days: int = Field(90, ge=1, description="sealed originals")
+    protected_days: int = Field(365, ge=1, description="the protected dataset")
+    quarantine_days: int = Field(30, ge=1, description="records that ingest refused")
 
 
 class Policy(_Part):
     """One policy, one pipeline, one DAG. The digest of this model is in every piece of evidence."""
 
     version: Literal[1] = Field(description="layout of this file")
-    name: Name
+    name: Name = Field(description="of the policy, its DAG and its release folder")
     purpose: str = Field(min_length=8, max_length=2000, description="why the data is processed, in one sentence")
     controller: str = Field(min_length=2, max_length=200, description="who answers for the processing")
     dataset: Name = Field(description="budget and keys are per dataset; policies on the same data share this name")
-    languages: tuple[Literal["en", "zh"], ...] = Field(("en",), min_length=1)
-    source: Source
-    privacy_unit: PrivacyUnit
-    pii: Pii = Pii()
-    expectations: Expectations
-    recipe: Recipe = Recipe()
-    budget: Budget
-    audit: Audit = Audit()
-    approvals: Approvals
-    retention: Retention = Retention()
+    languages: tuple[Literal["en", "zh"], ...] = Field(
+        ("en",), min_length=1, description="languages searched for personal data"
+    )
+    source: Source = Field(description="what the raw logs look like")
+    privacy_unit: PrivacyUnit = Field(description="who is protected")
+    pii: Pii = Field(Pii(), description="what happens to each type of personal data found")
+    expectations: Expectations = Field(description="what must hold before anybody may ask to train")
+    recipe: Recipe = Field(Recipe(), description="how the model is trained")
+    budget: Budget = Field(description="the privacy budget, from public constants only")
+    audit: Audit = Field(Audit(), description="what the audits must show, registered before training")
+    approvals: Approvals = Field(description="who must sign at the two gates")
+    retention: Retention = Field(Retention(), description="how long things live, in days")
 
     def canonical(self) -> dict[str, object]:
         """Plain JSON value; its digest is the policy digest."""

@@ -57,8 +57,7 @@ def load_policy(path: Path) -> Policy:
     try:
         return Policy.model_validate(value)
     except ValidationError as error:
-        faults = tuple(_fault(root, tuple(e["loc"]), e["msg"], e["type"]) for e in error.errors(include_url=False))
-        raise PolicyFaults(path.name, tuple(sorted(faults, key=lambda f: f.line))) from None
+        raise PolicyFaults(path.name, _faults(root, error)) from None
 
 
 def policy_digest(policy: Policy) -> Digest:
@@ -94,12 +93,33 @@ def _read(path: Path) -> str:
         raise PolicyError("E-POLICY-001", f"{path.name} is not UTF-8", "Save the policy as UTF-8") from None
 
 
+def _faults(root: yaml.Node | None, error: ValidationError) -> tuple[PolicyFault, ...]:
+    """By line. A list that is too short only because its entries are wrong is no fault of its own."""
+    found = error.errors(include_url=False)
+    locs = [tuple(e["loc"]) for e in found]
+    faults = []
+    for loc, fault in zip(locs, found, strict=True):
+        within = any(len(other) > len(loc) and other[: len(loc)] == loc for other in locs)
+        if not (fault["type"] == "too_short" and within):
+            blamed = fault.get("ctx", {}).get("field")  # see privacy.policy.fault_in
+            faults.append(_fault(root, (*loc, blamed) if isinstance(blamed, str) else loc, fault["msg"], fault["type"]))
+    return tuple(sorted(faults, key=lambda f: f.line))
+
+
+_WORDS = {
+    "extra_forbidden": "unknown field",
+    "missing": "missing; it has no default",
+    "model_type": "should hold fields, each as `name: value`",
+    "dict_type": "should hold entries, each as `name: value`",
+    "tuple_type": "should be a list",
+}
+
+
 def _fault(root: yaml.Node | None, loc: Loc, message: str, kind: str) -> PolicyFault:
-    text = message.removeprefix("Value error, ")
-    if kind == "extra_forbidden":
-        text = "unknown field"
-    elif kind == "missing":
-        text = "missing; it has no default"
+    loc = tuple(part for part in loc if part != "[key]")  # what pydantic puts after a key that is wrong itself
+    text = _WORDS.get(kind, message.removeprefix("Value error, "))
+    if not loc and kind == "model_type":
+        text = "the file holds no mapping of fields"
     return PolicyFault(".".join(str(p) for p in loc) or "policy", _line(root, loc), text)
 
 

@@ -34,7 +34,7 @@ def shown_fact(name: str, value: float) -> str | None:
 def _shown(value: float, digits: int, rounding: str) -> str:
     exact = Decimal(repr(float(value)))
     if not exact.is_finite():
-        return "infinity" if exact > 0 else str(exact).lower()
+        return str(exact).lower()  # infinity, -infinity, nan
     exponent = min(-digits, exact.adjusted() - digits + 1) if exact else 0
     text = f"{exact.quantize(Decimal(1).scaleb(exponent, _WIDE), rounding, _WIDE):f}"
     text = text.rstrip("0").rstrip(".") if "." in text else text

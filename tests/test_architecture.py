@@ -17,6 +17,7 @@ FLAT = {"errors", "canonical", "verdict", "rounding"}
 ALLOWED = {
     ("gates", "signing"): "a gate decides about verified signatures",
     ("policy_file", "policy"): "reads the model from a file",
+    ("policy", "entities"): "treats only types that exist",
     ("ledger", "accounting"): "admits by the accountant's vectors",
     ("journal", "signing"): "signs its entries",
     ("journal", "database"): "keeps its rows in SQLite",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.cli import build_parser
+from pipeline.records import REASONS
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = re.compile(r"\bE-[A-Z]+-[0-9]{3}\b")
@@ -51,6 +52,19 @@ def test_every_error_code_is_documented() -> None:
     assert (ROOT / "docs" / "errors.md").read_text() == made.stdout, "run: python docs/make_errors.py"
     used = {code for path in source_files() for code in CODE.findall(path.read_text())}
     assert sorted(code for code in used if f"| {code} |" not in made.stdout) == []
+
+
+def test_every_row_of_the_error_table_says_something() -> None:
+    """A code whose text was not found, or scraped from code beside it, tells nobody anything."""
+    rows = re.findall(r"^\| (E-[A-Z]+-[0-9]{3}) \| (.*) \| (.*) \| (.*) \|$", (ROOT / "docs" / "errors.md").read_text(), re.M)
+    kinds = {"reason"} | {kind for path in source_files() for kind in re.findall(r"^class (\w+)\(", path.read_text(), re.M)}
+    assert len(rows) > 200
+    assert [code for code, _, cause, _ in rows if len(re.findall(r"[A-Za-z][\w'.-]*", cause)) < 3] == []
+    assert [code for code, _, cause, _ in rows if re.search(r"[(=]\w+=|\bfrom None\b|\belif\b|\w+=\w+", cause)] == []
+    assert [(code, kind) for code, kind, _, _ in rows if kind not in kinds] == []
+    assert [code for code, kind, _, remedy in rows if (kind != "reason") != bool(remedy.strip())] == []
+    said = {code: cause for code, _, cause, _ in rows}
+    assert {code: said[code] for code in REASONS} == dict(REASONS)
 
 
 def test_every_guarantee_names_code_and_a_test_that_exist() -> None:

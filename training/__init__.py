@@ -1,0 +1,1 @@
+"""Differentially private training, and the audits and probes that try to refute it. Imports `privacy`, never `pipeline`."""

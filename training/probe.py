@@ -90,7 +90,7 @@ def verdicts(results: list[CheckResult], level: float) -> list[Verdict]:
     for result in results:
         name = f"probe.{result.check}"
         if result.p_value is None:
-            found.append(Verdict(name, "not_evaluated", f"{result.check}: {result.note}"))
+            found.append(Verdict(name, "not_evaluated", result.note))
         elif result.p_value < each:
             found.append(
                 Verdict(name, "failed", f"{result.note} (p = {published_p_value(result.p_value):g}, level {each:.1e})")

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
+from privacy.entities import ENTITY_TYPES
+
 
 def word_set(text: str) -> frozenset[str]:
     """The words of a lexicon written as running text."""
@@ -23,14 +25,7 @@ def word_set(text: str) -> frozenset[str]:
 MASK = "\ue000"  # private use: neither alphanumeric nor space, so no rule can match across it
 FALLBACK_TYPE = "PERSONAL_DATA"
 
-# Every type that may stand in a placeholder. A closed list: text that merely looks like `<SOMETHING>` is searched as usual.
-ENTITY_TYPES = word_set(
-    """
-    ACCOUNT_NUMBER ADDRESS AGE CN_BANK_CARD CN_LICENSE_PLATE CN_RESIDENT_ID CN_USCC CREDIT_CARD CRYPTO CUSTOMER_NUMBER
-    DATE_OF_BIRTH DATE_TIME DRIVER_LICENSE EMAIL_ADDRESS IBAN IMEI IP_ADDRESS LOCATION MAC_ADDRESS NRP ORDER_NUMBER
-    ORGANIZATION PASSPORT_NUMBER PASSWORD PERSON PERSONAL_DATA PHONE_NUMBER SECRET URL USERNAME US_ITIN US_SSN
-    """
-)
+# A placeholder names a type of the closed list; text that merely looks like `<SOMETHING>` is searched as usual.
 _DETAIL = r"(?:\*[0-9A-Za-z]{0,4}|[0-9]{4}(?:-[0-9]{2})?|[0-9]{1,3}-[0-9]{1,3}|[0-9a-f.:]{3,39}/[0-9]{1,3})"
 PLACEHOLDER = re.compile(r"<(?:" + "|".join(sorted(ENTITY_TYPES)) + r")(?:_[0-9a-f]{6})?(?::" + _DETAIL + r")?>")
 

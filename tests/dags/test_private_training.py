@@ -182,8 +182,6 @@ def test_two_signatures_of_one_role_are_two_tasks_in_order(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "code"),
     [
-        ({"approvals__use": {"quorum": {"steward": 3}}}, "E-DAG-003"),
-        ({"approvals__release": {"quorum": {"chief": 1}}}, "E-DAG-003"),
         ({"budget__epsilon": -1}, "E-POLICY-002"),
         ({"surprise": 1}, "E-POLICY-002"),
     ],
@@ -194,7 +192,9 @@ def test_a_policy_that_cannot_run_is_an_import_error_and_takes_no_other_down(
     edit(copy, "broken.yaml", name="broken", **change)
     found = bag(copy)
     assert set(found.dags) == {"customer_service"}
-    assert code in "".join(found.import_errors.values())
+    errors = "".join(found.import_errors.values())
+    assert code in errors
+    assert "broken.yaml" in errors
 
 
 def test_two_policies_of_one_name_are_an_import_error(copy: Path) -> None:
@@ -203,18 +203,104 @@ def test_two_policies_of_one_name_are_an_import_error(copy: Path) -> None:
     assert "E-DAG-006" in "".join(found.import_errors.values())
 
 
-def test_without_a_trust_root_there_is_no_dag(copy: Path, home: Path) -> None:
+def gate_refusal(dag: Any, gate: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Why the gate refuses; fails when it computes a request or asks anybody, as either comes too late."""
+    from airflow.providers.standard.operators import hitl
+
+    from pipeline.airflow_gate import StewardApproval
+    from privacy.errors import PolicyError
+
+    def must_not(*args: object, **kwargs: object) -> None:
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", must_not)
+    monkeypatch.setattr(StewardApproval, "request", must_not)
+    task = dag.get_task(gate)
+    with pytest.raises(PolicyError, match="E-DAG-003") as refused:
+        task.execute({})
+    assert task.retry_policy.evaluate(refused.value, 1, 9).action.value == "fail"
+    return str(refused.value)
+
+
+GATES = ("use_gate.steward", "release_gate.privacy_officer")
+
+
+def test_without_a_trust_root_the_dag_is_there_and_no_gate_asks_anybody(
+    copy: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (home / "trust.json").unlink()
     found = bag(copy)
-    assert found.dags == {}
-    assert "E-DAG-002" in "".join(found.import_errors.values())
+    assert found.import_errors == {}
+    dag = found.dags["customer_service"]
+    for gate in GATES:
+        assert dag.get_task(gate).assigned_users == []
+        refusal = gate_refusal(dag, gate, monkeypatch)
+        assert "customer_service.yaml" in refusal
+        assert gate.split(".")[1] in refusal
+    ancestors = {t: {u.task_id for u in dag.get_task(t).get_flat_relatives(upstream=True)} for t in ("train", "release")}
+    assert "use_gate.steward" in ancestors["train"]
+    assert set(GATES) <= ancestors["release"]
 
 
-def test_without_a_home_there_is_no_dag(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("PRIVET_HOME")
+def test_without_a_home_the_dag_is_there_and_its_gates_refuse(copy: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIVET_HOME", str(home / "nowhere"))
+    found = bag(copy)
+    assert found.import_errors == {}
+    for gate in GATES:
+        gate_refusal(found.dags["customer_service"], gate, monkeypatch)
+    assert not (home / "nowhere").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "role"),
+    [
+        ({"approvals__use": {"quorum": {"steward": 3}}}, "steward"),
+        ({"approvals__release": {"quorum": {"chief": 1}}}, "chief"),
+    ],
+)
+def test_too_few_people_for_one_gate_close_the_first_before_budget_is_spent(
+    copy: Path, change: dict[str, Any], role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit(copy, "short.yaml", name="short", **change)
+    found = bag(copy)
+    assert set(found.dags) == {"customer_service", "short"}
+    dag = found.dags["short"]
+    first = min(t.task_id for t in dag.tasks if t.task_id.startswith("use_gate."))
+    refusal = gate_refusal(dag, first, monkeypatch)
+    assert "short.yaml" in refusal
+    assert f"role {role} " in refusal
+    assert found.dags["customer_service"].get_task("use_gate.steward").missing == ()
+
+
+def test_a_gate_with_no_people_asks_nobody_even_if_the_wiring_says_nothing_is_missing(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    dag = dags["customer_service"]
+    task = dag.get_task("use_gate.steward")
+    monkeypatch.setattr(task, "seat", replace(task.seat, assigned=()))
+    assert task.missing == ()
+    gate_refusal(dag, "use_gate.steward", monkeypatch)
+
+
+def test_a_damaged_trust_root_makes_no_dag(copy: Path, home: Path) -> None:
+    (home / "trust.json").write_text("{")
     found = bag(copy)
     assert found.dags == {}
-    assert "E-DAG-001" in "".join(found.import_errors.values())
+    assert found.import_errors
+
+
+def test_the_home_of_a_checkout_does_not_depend_on_where_a_service_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pipeline import airflow_gate
+
+    monkeypatch.delenv("PRIVET_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert airflow_gate.privet_home() == ROOT / ".privet"
+    monkeypatch.setattr(airflow_gate, "__file__", str(tmp_path / "site-packages" / "pipeline" / "airflow_gate.py"))
+    assert airflow_gate.privet_home() == tmp_path / ".privet"
 
 
 def test_a_source_with_credentials_is_refused(dags: dict[str, Any]) -> None:

@@ -123,6 +123,13 @@ def test_the_installed_package_lacks_no_module() -> None:
     assert {name.split(".")[0] for name in listed} <= copied
 
 
+def test_the_image_names_the_folder_its_dags_are_copied_to() -> None:
+    """The installed package holds no DAG, so `privet demo` and `privet airflow` would find none."""
+    target = next(rest.split()[-1] for rest in of("COPY") if rest.split()[0] == "dags")
+    settings = dict(pair.split("=", 1) for rest in of("ENV") for pair in rest.split())
+    assert settings["PRIVET_DAGS"] == settings["AIRFLOW__CORE__DAGS_FOLDER"] == target
+
+
 def test_it_does_not_run_as_root() -> None:
     assert of("USER")[-1] == "10001:10001"
     last = [word for word, _ in instructions()]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 import pytest
@@ -76,7 +77,13 @@ class World:
 
     def log(self, state: RunState, task: str) -> str:
         tries = next(t.try_number for t in state.tasks if t.task_id == task)
-        return "\n".join(self.airflow.rest.task_log(state.dag_id, state.run_id, task, n) for n in range(1, tries + 1))
+        return "\n".join(self._try_log(state, task, number) for number in range(1, tries + 1))
+
+    def _try_log(self, state: RunState, task: str, number: int) -> str:
+        """As Airflow's web page gets it: events, and what each exception said."""
+        route = f"/dags/{quote(state.dag_id)}/dagRuns/{quote(state.run_id)}/taskInstances/{quote(task)}/logs/{number}"
+        lines = self.airflow.rest._get(route, map_index=-1, full_content="true")["content"]
+        return "\n".join(line if isinstance(line, str) else json.dumps(line, ensure_ascii=False) for line in lines)
 
     def states(self, state: RunState) -> dict[str, str | None]:
         return {t.task_id: t.state for t in state.tasks}
@@ -96,9 +103,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     # Enough steps and canaries for every audit to have the power that it asks of itself.
     policy = policy_value(name="live_chat", dataset="live_chat", **{"recipe.steps": 60, "audit.canaries": 120})
     (dags / "policies" / "live_chat.yaml").write_text(yaml.safe_dump(policy))
+    unstaffed = policy_value(name="unstaffed", dataset="unstaffed", **{"approvals.release.quorum": {"chief": 1}})
+    (dags / "policies" / "unstaffed.yaml").write_text(yaml.safe_dump(unstaffed))
     airflow = LocalAirflow.start(home.path, dags)
     try:
-        airflow.wait_healthy("live_chat")
+        airflow.wait_healthy("live_chat", "unstaffed")
         yield World(airflow, home)
     finally:
         airflow.stop()
@@ -180,6 +189,20 @@ def test_a_bad_source_fails_once_and_says_why_without_quoting_it(world: World) -
     assert state.failed_tasks == ("ingest",)
     assert next(t.try_number for t in state.tasks if t.task_id == "ingest") == 1  # the data will not get better
     assert "E-INGEST" in world.log(state, "ingest")
+
+
+def test_while_people_are_missing_the_first_gate_asks_nobody_and_nothing_is_trained(world: World) -> None:
+    asked: list[PendingGate] = []
+    run_id = world.airflow.trigger("unstaffed", {"source": str(world.logs("unstaffed"))}, "demo_engineer")
+    state = world.airflow.wait("unstaffed", run_id, RUN_SECONDS, on_gate=asked.append)
+    assert asked == []
+    assert state.failed_tasks == ("use_gate.steward",)
+    assert next(t.try_number for t in state.tasks if t.task_id == "use_gate.steward") == 1
+    log = world.log(state, "use_gate.steward")
+    assert "E-DAG-003" in log
+    assert "unstaffed.yaml: the release gate needs 1 of role chief" in log
+    assert {world.states(state)[task] for task in ("train", "release")} == {"upstream_failed"}
+    assert world.home.ledger.spends("unstaffed/customer") == []
 
 
 def test_xcom_carries_digests_and_nothing_else(world: World) -> None:

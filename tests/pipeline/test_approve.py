@@ -168,6 +168,15 @@ def test_the_person_is_shown_what_the_signature_is_about(world: World) -> None:
     use = request_use(world.ctx, world.digests.protect, world.digests.validate)
     assert use.digest == world.use_subject
     assert dict(use.shown)["validation"] == "passed"
+    assert dict(use.shown)["mechanism"] == "dp_sgd: training with differential privacy"
+
+
+def test_a_use_gate_says_that_the_policy_trains_without_privacy(tmp_path: Path) -> None:
+    world = World(tmp_path, **{"recipe.mechanism": "non_private"}).run()  # type: ignore[arg-type]
+    for request in (request_use(world.ctx, world.digests.protect, world.digests.validate), world.request):
+        shown = dict(request.shown)
+        assert shown["mechanism"].startswith("non_private: training without differential privacy")
+        assert shown["epsilon asked"] == "none: training without differential privacy"
 
 
 def test_a_used_subject_changes_with_everything_that_was_approved() -> None:

@@ -199,6 +199,19 @@ def test_the_gate_reads_the_bound_of_its_own_level_only(honest: tuple[TrainingWo
     assert bound_verdict([Bound("gaussian", 0.999, bounds.EPSILON_CAP, "")], claim, 0.999).outcome == "failed"
 
 
+def test_a_verdict_shows_the_claim_rounded_up_and_the_bound_down(
+    honest: tuple[TrainingWorld, StageResult, StageResult],
+) -> None:
+    world, run, _ = honest
+    claim = replace(_claim(world, run), epsilon=7.575063)
+    passed = bound_verdict([Bound("gaussian", 0.999, 1.809269, "")], claim, 0.999)
+    assert passed.reason == "epsilon 7.5751 is not refuted at confidence 0.999 (lower bound 1.8092)"
+    failed = bound_verdict([Bound("gaussian", 0.999, 7.575064, "")], claim, 0.999)
+    assert failed.reason == "at confidence 0.999, epsilon is at least 7.575064, above the claimed 7.575063"
+    capped = bound_verdict([Bound("gaussian", 0.999, bounds.EPSILON_CAP, "")], claim, 0.999)
+    assert "epsilon is at least 10000 (the most that is computed), above" in capped.reason
+
+
 def test_utility_below_the_policy_fails(tmp_path: Path) -> None:
     audit_settings = {**SETTINGS["audit"], "min_accuracy": 1.0}  # type: ignore[dict-item]
     recipe = {**SETTINGS["recipe"], "steps": 10, "learning_rate": 1e-6}  # type: ignore[dict-item]

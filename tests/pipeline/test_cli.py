@@ -17,11 +17,29 @@ def call(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str,
 
 
 def test_usage_errors_exit_with_two(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([], ["nonsense"], ["verify"], ["verify", "--nope", "x"]):
+    logs = ["logs", "generate", "x"]
+    for arguments in (
+        *([], ["nonsense"], ["verify"], ["verify", "--nope", "x"]),
+        *([*logs, "--bad-lines", "-1"], [*logs, "--app-lines", "-1"], [*logs, "--customers", "0"], [*logs, "--customers", "x"]),
+        ["demo", "--customers", "-3"],
+    ):
         with pytest.raises(SystemExit) as caught:
             main(arguments)
         assert caught.value.code == 2
     capsys.readouterr()
+
+
+@pytest.mark.parametrize("arguments", [["identity", "new", "--key"], ["logs", "generate", "--customers", "1"]])
+@pytest.mark.parametrize("place", ["absent/deeper/x", "file/x"])
+def test_a_mistyped_path_is_no_defect(
+    arguments: list[str], place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    if arguments[0] == "logs" and place.startswith("absent"):
+        place = "file"  # a folder of logs is made when missing
+    code, out, err = call(capsys, *arguments, str(tmp_path / place))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("privet: E-DISK-003")
 
 
 def test_policy_check_names_every_fault_with_its_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,6 +61,18 @@ def test_policy_check_prints_the_digest(tmp_path: Path, capsys: pytest.CaptureFi
     code, out, _ = call(capsys, "policy", "schema")
     assert code == 0
     assert json.loads(out)["additionalProperties"] is False
+
+
+def test_policy_check_notes_a_role_that_nobody_of_the_home_holds(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, home = tmp_path / "p.yaml", str(tmp_path / "home")
+    value = policy_value(**{"approvals.release.quorum": {"stewart": 1, "privacy_officer": 1}})
+    path.write_text(yaml.safe_dump(value))
+    assert call(capsys, "init", "--demo-identities", "--home", home)[0] == 0
+    code, out, _ = call(capsys, "policy", "check", str(path), "--home", home)
+    assert code == 0
+    assert "note: the release gate asks for 1 stewart, and this home names 0" in out
+    assert "privacy_officer, and" not in out
+    assert "note" not in call(capsys, "policy", "check", str(path), "--home", str(tmp_path))[1]  # no home there
 
 
 def test_a_missing_home_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -118,7 +118,7 @@ def test_models_and_releases_are_named_with_an_honest_remedy(lived: tuple[World,
     open_model = trained(world, ctx, done, private=False)
     stranger = StageContext(world.home, ctx.policy, ctx.policy_digest, "run-other", "demo_engineer")
     run_stage(stranger, "train", {"protect": "sha256:" + "0" * 64}, lambda: StageOutput({}, {}))
-    world.home.journal.append("release", {"run": "run-dp", "policy": ctx.policy_digest})
+    world.home.journal.append("release", {"run": "run-dp", "policy": ctx.policy_digest, "policy_name": "test_chat"})
     world.home.journal.append("release", {"run": "elsewhere", "models": {"one": [open_model.digest]}})
     world.home.journal.append("release", {"run": "run-other", "policy": ctx.policy_digest})
     receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
@@ -127,6 +127,7 @@ def test_models_and_releases_are_named_with_an_honest_remedy(lived: tuple[World,
     assert found[private.digest].remedy == "bounded by (epsilon 8, delta 0.0001); retrain recommended at next run"
     assert (found[open_model.digest].mechanism, found[open_model.digest].remedy) == ("non_private", "withdraw and retrain")
     assert len(receipt.releases) == 2
+    assert any(line.startswith(f"  release test_chat of {receipt.releases[0].at}: ") for line in receipt.lines())
 
 
 def test_lineage_is_followed_through_stages_between(lived: tuple[World, StageResult]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import pickle
 import sqlite3
 from pathlib import Path
@@ -24,6 +25,20 @@ def test_what_a_library_said_about_a_value_does_not_get_out() -> None:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_a_full_disk_is_one_sentence(number: int) -> None:
     assert as_privet_error(OSError(number, "x")).code == "E-DISK-001"
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        *((n, "E-DISK-002") for n in (errno.EACCES, errno.EPERM, errno.EROFS)),
+        *((n, "E-DISK-003") for n in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG)),
+    ],
+)
+def test_a_wrong_or_forbidden_path_is_no_defect_and_is_not_quoted(number: int, code: str) -> None:
+    fault = as_privet_error(OSError(number, os.strerror(number), "ada@example.com"))
+    assert (fault.code, fault.exit_code) == (code, 2)
+    assert os.strerror(number) in fault.cause
+    assert "ada" not in str(fault)
 
 
 def test_a_full_database_is_a_full_disk(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def test_a_refusal_counts_lists_and_journals_its_reasons(tmp_path: Path) -> None
     world = World(tmp_path, Lies(verdicts={"probe.clipping": "failed", "audit.utility": "not_evaluated"})).run()
     found = refusal(world)
     assert (found.code, found.exit_code, len(found.verdicts)) == ("E-RELEASE-001", 3, 3)
-    assert "3 reasons" in found.cause
+    assert f"{len(found.details)} reasons" in found.cause
     entry = world.home.journal.entries()[-1]
     assert entry.kind == "refusal"
     journalled = entry.facts["reasons"]
@@ -72,6 +72,23 @@ def test_a_model_that_is_not_private_hears_every_reason(tmp_path: Path) -> None:
     said = reasons(refusal(world))
     for reason in ("no mechanism that bounds the privacy loss", "ledger", "release gate", "mechanism"):
         assert reason in said
+
+
+def test_a_refusal_says_each_reason_once_and_the_plainest_first(tmp_path: Path) -> None:
+    """Four checks stop at the same missing mechanism; every one of them stays in the journal and in `verdicts`."""
+    found = refusal(World(tmp_path, **{"recipe.mechanism": "non_private"}).run())  # type: ignore[arg-type]
+    assert found.details[0].startswith("mechanism (failed): E-CLAIM-016: the model was not trained with")
+    said = [line for line in found.details if "no mechanism that bounds the privacy loss" in line]
+    assert len(said) == 1
+    met = [v.check for v in found.verdicts if "no mechanism that bounds the privacy loss" in v.reason]
+    assert len(met) >= 4
+    assert all(f"{check} (" in said[0] for check in met)
+    assert f"refused for {len(found.details)} reasons" in found.cause
+    assert world_reasons(found) == {v.reason for v in found.verdicts}
+
+
+def world_reasons(found: ReleaseRefusal) -> set[str]:
+    return {line.split("): ", 1)[1] for line in found.details}
 
 
 def test_the_plain_model_is_nowhere_on_disk_before_the_release(tmp_path: Path) -> None:

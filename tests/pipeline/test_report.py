@@ -113,9 +113,34 @@ def test_it_never_claims_what_no_tool_can_know(bundle: Path) -> None:
     assert CLAIMED.findall(text) == []
 
 
+def test_it_says_where_keys_lie_and_what_is_not_enforced_yet(bundle: Path) -> None:
+    sections = {s["key"]: s for s in json.loads((bundle / "report.json").read_bytes())["sections"]}
+    held = [f["value"] for f in sections["identity"]["figures"] if f["label"].startswith("key holder ")]
+    assert any(value.endswith("key held by the pipeline, in its home") for value in held)
+    kept = [f["value"] for f in sections["lifecycle"]["figures"] if "days" in f["value"]]
+    assert len(kept) == 3
+    assert all(value.endswith("(recorded, not enforced in this version)") for value in kept)
+
+
+def test_every_epsilon_is_shown_rounded_up_and_every_bound_down(bundle: Path) -> None:
+    sections = {s["key"]: s for s in json.loads((bundle / "report.json").read_bytes())["sections"]}
+    epsilon = json.loads((bundle / "trace.json").read_bytes())["epsilon"]
+    shown = next(f["value"] for f in sections["claim"]["figures"] if f["label"] == "epsilon")
+    assert epsilon <= float(shown) <= epsilon + 1e-4
+    claims = re.findall(r"at epsilon ([0-9.]+[0-9])", " ".join(sections["claim"]["text"]))
+    claims += re.findall(r"at epsilon ([0-9.]+[0-9])", (bundle / "CARD.md").read_text())
+    assert len(claims) == 2
+    assert all(float(value) >= epsilon for value in claims)
+    listed = json.loads((bundle / "audit" / "bounds.json").read_bytes())["bounds"]
+    bounds = [f["value"] for f in sections["audit"]["figures"] if f["label"].startswith("epsilon lower bound")]
+    assert len(bounds) == len(listed)
+    for value, bound in zip(bounds, listed, strict=True):
+        assert float(value.split(" ")[0]) <= bound["epsilon_lower_bound"]
+
+
 def test_demo_signatures_are_called_what_they_are(bundle: Path) -> None:
     text = " ".join(Page((bundle / "report.html").read_text()).text)
-    assert "grace signed as demo identities" in text
+    assert "grace signed as a demo identity" in text
     assert "no person decided anything" in text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from pipeline.ingest import ingest
 from pipeline.protect import protect
 from pipeline.residual import without_residual
 from pipeline.stage import StageResult, load_manifest
-from pipeline.validate import Checked, _checked, _outcome, build_suite, judge, run_suite, validate
+from pipeline.validate import Checked, _checked, _outcome, build_suite, judge, run_suite, validate, what_failed
 from privacy.errors import PrivetError
 from privacy.policy import Policy
 from tests.worlds.chats import PLANTED, BlindDetector, EmailDetector, World, lines, record, records
@@ -180,13 +181,43 @@ def test_a_blind_detector_does_not_get_past_validation(world: World) -> None:
         chain(world, [*records(8), record(9, text=f"mail {PLANTED}")], BlindDetector())
     assert caught.value.code == "E-VALIDATE-001"
     assert caught.value.exit_code == 3
-    assert "expect_column_values_to_hold_no_residual_pii(text)" in caught.value.cause
+    assert "expectations.max_residual_pii_rate: 9 of 9 records hold personal data in text" in caught.value.cause
     entry = world.home.journal.entries()[-1]
     assert entry.kind == "validation_failed"
     evidence = world.home.store.get_plain(str(entry.facts["evidence"]))
     assert json.loads(evidence)["facts"]["residual_pii"] == 9
     assert PLANTED.encode() not in evidence + str(caught.value).encode()
     assert PLANTED.encode() not in world.objects_without_key()
+
+
+def test_a_closed_gate_names_the_key_of_the_policy_and_counts(world: World) -> None:
+    with pytest.raises(PrivetError) as caught:
+        chain(world, records(12), **{"expectations.min_units": 100, "expectations.min_records": 13})
+    said = f"{caught.value.cause} {caught.value.remedy}"
+    assert "expectations.min_records: 12 of 13 wanted" in said
+    assert re.search(r"expectations\.min_units: \d+ of 100 wanted", said)
+    assert "expect_" not in said
+    assert "sha256:" not in said
+
+
+KEYS = {
+    *(f"expectations.{k}" for k in ("labels", "min_records", "min_units", "text_completeness", "max_residual_pii_rate")),
+    *(f"source.fields.{k}" for k in ("subject", "record_id", "label", "text", "keep")),
+    "source.fields",
+    "privacy_unit.max_records",
+}
+
+
+def test_every_expectation_of_the_suite_has_a_key_of_the_policy() -> None:
+    """Whatever the suite asks, what is said when it fails names a key that the policy knows, and no value."""
+    policy = make_policy(**{"expectations.min_records": 13})
+    spoilt = frame(**{name: [PLANTED] * 12 for name in ("unit", "record_id", "text", "label", "channel", "lang")})
+    for checked in (run_suite(spoilt, policy), run_suite(frame(0), policy), run_suite(frame().drop(columns=["text"]), policy)):
+        for item in checked:
+            said = what_failed(item, policy)
+            assert said.split(": ")[0] in KEYS, said
+            assert PLANTED not in said
+            assert "expect_" not in said
 
 
 def test_a_dataset_emptied_by_erasure_was_not_validated(world: World) -> None:

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from privacy.deidentify import Deidentifier
 from privacy.detect import Finding, build_detector, build_pattern_detector, detect_language, echoes, resolve
+from privacy.entities import ENTITY_TYPES
 from privacy.errors import EnvironmentFault, UsageError
 from privacy.recognizers import RECOGNIZERS
-from privacy.recognizers.view import ENTITY_TYPES
 
 PATTERNS = build_pattern_detector()
 REDACT = Deidentifier({}, "redact", b"k" * 32)

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from privacy.entities import ENTITY_TYPES
 from privacy.errors import PolicyError
 from privacy.policy import Policy
 from privacy.policy_file import PolicyFaults, load_policy, policy_digest
@@ -33,15 +34,26 @@ def test_every_shipped_policy_loads_and_is_named_after_its_file(path: Path) -> N
         ("budget.epsilonn", 3, "epsilonn", "unknown field"),
         ("colour", "green", "colour", "unknown field"),
         ("budget.epsilon", -1, "epsilon", "greater than 0"),
-        ("budget.delta", 0.01, "budget", "below 1 / budget.population"),
-        ("budget.expected_batch_size", 500, "budget", "larger than budget.population"),
-        ("budget.cap_epsilon", 1.0, "budget", "could never run"),
+        ("budget.delta", 0.01, "delta", "below 1 / budget.population"),
+        ("budget.expected_batch_size", 500, "expected_batch_size", "larger than budget.population"),
+        ("budget.cap_epsilon", 1.0, "cap_epsilon", "could never run"),
+        ("budget", 3, "budget", "should hold fields"),
         ("pii.default", "keep", "default", "may not be keep"),
         ("pii.entities", {"PERSON": "encrypt"}, "PERSON", "Input should be"),
         ("expectations.labels", ["a", "a"], "labels", "twice"),
-        ("source.fields.label", "customer", "fields", "two roles"),
-        ("source.format", "lines", "source", "needs source.pattern"),
+        ("pii.entities", {"PRESON": "keep"}, "PRESON", "did you mean PERSON?"),
+        ("pii.entities", {"person": "keep"}, "person", "did you mean PERSON?"),
+        ("pii.entities", {"EMAIL": "keep"}, "EMAIL", "did you mean EMAIL_ADDRESS?"),
+        ("pii.entities", {"IBAN_CODE": "keep"}, "IBAN_CODE", "did you mean IBAN?"),
+        ("pii.entities", {"SHOE_SIZE": "keep"}, "SHOE_SIZE", "known types: ACCOUNT_NUMBER, "),
+        ("source.fields.label", "customer", "label", "two roles"),
+        ("source.fields.keep", ["text"], "keep", "two roles"),
+        ("source.fields.keep", ["unit"], "keep", "column that Privet writes"),
+        ("source.format", "lines", "format", "needs source.pattern"),
+        ("source.pattern", "x", "pattern", "belongs to format"),
         ("approvals.use.quorum", {}, "quorum", "at least 1"),
+        ("approvals.use.quorum", {"steward": 0}, "steward", "at least one signature"),
+        ("approvals.use.quorum", {"Steward": 1}, "Steward", "match pattern"),
         ("budget.epsilon", float("inf"), "epsilon", "finite"),
     ],
 )
@@ -49,11 +61,56 @@ def test_a_fault_names_its_field_and_line(tmp_path: Path, dotted: str, value: ob
     path = write(tmp_path / "p.yaml", policy_value(**{dotted: value}))
     with pytest.raises(PolicyFaults) as caught:
         load_policy(path)
-    fault = caught.value.faults[0]
+    (fault,) = caught.value.faults
     assert message in fault.message
+    assert fault.field.endswith(needle)
     assert fault.line == line_of(path, f"{needle}:")
     assert caught.value.exit_code == 2
     assert f"line {fault.line}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dotted", "value", "fields"),
+    [
+        ("languages", ["fr"], ["languages.0"]),
+        ("languages", ["en", "fr"], ["languages.1"]),
+        ("languages", [], ["languages"]),
+        ("languages", "en", ["languages"]),
+        ("expectations.labels", [1], ["expectations.labels.0"]),
+        ("source.fields.text", ["", 3], ["source.fields.text.0", "source.fields.text.1"]),
+    ],
+)
+def test_a_wrong_entry_is_not_also_called_a_short_list(tmp_path: Path, dotted: str, value: object, fields: list[str]) -> None:
+    path = write(tmp_path / "p.yaml", policy_value(**{dotted: value}))
+    with pytest.raises(PolicyFaults) as caught:
+        load_policy(path)
+    assert [fault.field for fault in caught.value.faults] == fields
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "- 1\n", "3\n", "version\n"])
+def test_a_file_without_fields_is_told_so_in_plain_words(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "p.yaml"
+    path.write_text(text)
+    with pytest.raises(PolicyFaults) as caught:
+        load_policy(path)
+    assert [(f.field, f.line, f.message) for f in caught.value.faults] == [("policy", 1, "the file holds no mapping of fields")]
+
+
+def test_every_type_that_a_detector_may_report_can_be_treated() -> None:
+    from privacy.detect import _NER_ENTITIES, _STOCK
+    from privacy.recognizers import RECOGNIZERS
+
+    reported = {r.entity for r in RECOGNIZERS} | set(_NER_ENTITIES.values()) | set(_STOCK)
+    assert reported <= ENTITY_TYPES
+    make_policy(**{"pii.entities": dict.fromkeys(sorted(reported), "keep")})
+
+
+def test_every_field_has_a_description() -> None:
+    """`privet policy schema` is what an editor shows while somebody writes a policy."""
+    schema = Policy.model_json_schema()
+    parts = {"Policy": schema, **schema["$defs"]}
+    bare = [f"{n}.{f}" for n, part in parts.items() for f, about in part["properties"].items() if not about.get("description")]
+    assert bare == []
 
 
 def test_a_missing_subject_is_a_fault_at_its_parent(tmp_path: Path) -> None:
