@@ -134,7 +134,8 @@ def _verdict_table(verdicts: Sequence[Verdict]) -> str:
         for v in verdicts
     )
     return (
-        '<div class="scroll"><table class="verdicts"><thead><tr><th>check</th><th>verdict</th><th>what was seen</th><th>source</th></tr></thead>'
+        '<div class="scroll"><table class="verdicts">'
+        "<thead><tr><th>check</th><th>verdict</th><th>what was seen</th><th>source</th></tr></thead>"
         f"<tbody>{rows}</tbody></table></div>"
     )
 
@@ -211,7 +212,8 @@ pre{background:var(--tint);border:1px solid var(--line);border-radius:8px;paddin
 .verdict{font-weight:600}.verdict.passed{color:var(--green);background:var(--green-bg)}
 .verdict.failed{color:var(--red);background:var(--red-bg)}.verdict.not_evaluated{color:var(--amber);background:var(--amber-bg)}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(340px,1fr));gap:18px;margin:12px 0}
-figure{margin:0;max-width:620px}figure img{width:100%;height:auto;display:block}figcaption{color:var(--muted);font-size:13.5px;margin-top:4px}
+figure{margin:0;max-width:620px}figure img{width:100%;height:auto;display:block}
+figcaption{color:var(--muted);font-size:13.5px;margin-top:4px}
 footer{color:var(--muted);font-size:13px;padding-top:6px;padding-bottom:44px}
 @media(max-width:720px){nav ol{columns:1}header,nav,main,footer{padding-left:14px;padding-right:14px}section{padding:18px 14px}}
 @media print{body{background:#fff}section,.tile{break-inside:avoid}nav{display:none}}

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from pipeline.logs import GeneratedLogs, LogSpec, generate_logs
 
 from pipeline.cli import main
 from pipeline.home import Home
+from pipeline.logs import GeneratedLogs, LogSpec, generate_logs
 from pipeline.verify import verify_bundle
 from tests.worlds.leaks import LeakScanner
 
