@@ -80,7 +80,7 @@ def _airflow(home: Home, screen: Screen) -> Iterator[LocalAirflow]:
 
 
 def _show_before_and_after(logs: Path, screen: Screen) -> None:
-    """A few lines as they are, and as the pipeline will keep them. The originals are generated, nobody is in them."""
+    """A few lines as they are, and as the pipeline will keep them (under a throw-away key). Nobody real is in them."""
     from pipeline.examples import before_and_after
 
     for before, after in before_and_after(logs, demo_policy(PRIVATE), limit=4):

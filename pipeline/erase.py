@@ -189,7 +189,11 @@ def _model(home: Home, digest: Digest, manifest: Manifest) -> ModelTouched:
         trace = MechanismTrace.from_json(recorded)
     except PrivetError:
         return ModelTouched(digest, "unknown", None, None, "withdraw and retrain: its mechanism trace can't be read")
-    bound = f"bounded by (epsilon {shown_up(trace.epsilon)}, delta {trace.delta}); retrain recommended at next run"
+    # Running the policy again finds this very model; a silent new training would spend budget that nobody approved.
+    bound = (
+        f"bounded by (epsilon {shown_up(trace.epsilon)}, delta {trace.delta}); to train without the subject, "
+        "change the policy and have that use approved"
+    )
     return ModelTouched(digest, "dp_sgd", trace.epsilon, trace.delta, bound)
 
 

@@ -124,7 +124,7 @@ def test_models_and_releases_are_named_with_an_honest_remedy(lived: tuple[World,
     receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
     found = {m.manifest: m for m in receipt.models}
     assert set(found) == {private.digest, open_model.digest}
-    assert found[private.digest].remedy == "bounded by (epsilon 8, delta 0.0001); retrain recommended at next run"
+    assert found[private.digest].remedy.startswith("bounded by (epsilon 8, delta 0.0001); to train without")
     assert (found[open_model.digest].mechanism, found[open_model.digest].remedy) == ("non_private", "withdraw and retrain")
     assert len(receipt.releases) == 2
     assert any(line.startswith(f"  release test_chat of {receipt.releases[0].at}: ") for line in receipt.lines())
