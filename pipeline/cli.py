@@ -126,7 +126,12 @@ def _run_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     init.add_argument("--demo-identities", action="store_true", help="with key pairs for a demo engineer, steward and officer")
     run = _leaf(tree, "run", commands.run, "run the stages of a policy in this process, without Airflow")
     run.add_argument("policy", type=Path, metavar="POLICY")
-    run.add_argument("--source", required=True, metavar="URI", help="folder or file:// URI of the raw logs")
+    run.add_argument(
+        "--source",
+        required=True,
+        metavar="URI",
+        help="folder or file:// URI of the raw logs; quarantine:DIGEST for the rejects of an ingest",
+    )
     _home(run)
     run.add_argument(
         "--as", dest="requested_by", metavar="NAME", help="who asks (default: approvals.requested_by of the policy)"

@@ -104,6 +104,7 @@ def quarantine_replay(args: Namespace) -> int:
     result = replay_quarantine(ctx, args.manifest)
     facts = result.manifest.facts
     print(f"{result.digest}: {facts.get('records', 0)} records accepted, {facts.get('rejects', 0)} still refused")
+    print(f"go on with them: privet run {args.policy} --source quarantine:{args.manifest}")
     return 0
 
 

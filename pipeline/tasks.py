@@ -29,6 +29,8 @@ log = logging.getLogger("privet.stage")
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _PROGRESS_EVERY_SECONDS = 2.0
+QUARANTINE = "quarantine:"
+_REPLAYED = {"ingest": "ingest_replay"}
 
 
 def value_free(call: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -59,9 +61,13 @@ def value_free(call: Callable[_P, _R]) -> Callable[_P, _R]:
 def run_ingest(
     home: Path, policy_path: Path, source_uri: str, run_id: str, requested_by: str, progress: Progress | None = None
 ) -> Digest:
-    from pipeline.ingest import ingest
+    """`source_uri`: a folder, a file:// URI, or quarantine:DIGEST for the rejects of that ingest, read again."""
+    from pipeline.ingest import ingest, replay_quarantine
 
-    return ingest(_context(home, policy_path, run_id, requested_by, progress, {}), source_uri).digest
+    ctx = _context(home, policy_path, run_id, requested_by, progress, {})
+    if source_uri.startswith(QUARANTINE):
+        return replay_quarantine(ctx, source_uri.removeprefix(QUARANTINE)).digest
+    return ingest(ctx, source_uri).digest
 
 
 @value_free
@@ -234,7 +240,7 @@ def _check_input(home: Home, stage: str, given: Digest, policy: Digest) -> None:
             "E-STAGE-002", f"the {stage} step handed over no manifest digest", f"Clear the {stage} task, so that it runs again"
         )
     manifest = load_manifest(home, given)
-    if manifest.stage != stage:
+    if manifest.stage not in (stage, _REPLAYED.get(stage)):
         raise IntegrityError(
             "E-STAGE-003", f"the digest handed over for {stage} names a manifest of {manifest.stage}", "Start a new run"
         )

@@ -123,7 +123,15 @@ def test_a_source_of_rejects_only_waits_in_quarantine_for_a_mended_policy(termin
     replayed = terminal.privet("quarantine", "replay", terminal.policy, digest[0], "--home", terminal.home)
     assert replayed.code == 0
     assert "180 records accepted, 0 still refused" in replayed.out
-    assert terminal.run().code == 0
+    shutil.rmtree(terminal.source)  # the files are gone; the quarantine is all there is
+    run = ["run", terminal.policy, "--source", f"quarantine:{digest[0]}", "--home", terminal.home, "--demo-approvals"]
+    released = terminal.privet(*run)
+    assert (released.code, released.err) == (0, "")
+    assert terminal.privet("verify", terminal.home / "releases" / "test_chat" / "bundle").code == 0
+    wrong = terminal.privet(
+        "run", terminal.policy, "--source", "quarantine:nonsense", "--home", terminal.home, "--demo-approvals"
+    )
+    assert (wrong.code, wrong.fault) == (2, "E-STORE-009")
 
 
 # The home
