@@ -32,7 +32,8 @@ def stage(name: str, policy_path: str, **inputs: object) -> XComArg:
 
         home, policy = privet_home(), Path(policy_path)
         asks = tasks.enrolled_requester(home, policy, getattr(dag_run, "triggering_user_name", None))
-        return getattr(tasks, f"run_{name}")(home, policy, **inputs, run_id=run_id, requested_by=asks)
+        digest: str = getattr(tasks, f"run_{name}")(home, policy, **inputs, run_id=run_id, requested_by=asks)
+        return digest
 
     return call(inputs)
 

@@ -100,7 +100,7 @@ class StewardApproval(ApprovalOperator):
     template_fields: Sequence[str] = ("inputs",)
 
     def __init__(
-        self, *, seat: Seat, policy_path: str, inputs: Mapping[str, str], missing: Sequence[str] = (), **kwargs: Any
+        self, *, seat: Seat, policy_path: str, inputs: Mapping[str, Any], missing: Sequence[str] = (), **kwargs: Any
     ) -> None:
         if kwargs.get("defaults") is not None:
             raise PolicyError("E-DAG-004", "a gate may not have a default answer", "Remove defaults")
