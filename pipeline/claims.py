@@ -18,6 +18,7 @@ from pipeline.evidence import (
     RELEASE_TYPE,
     STAGE_FILES,
     STAGES,
+    STANDS_IN,
     STATEMENT_FILES,
     STATEMENTS,
     SUBJECTS,
@@ -152,7 +153,7 @@ def check_manifests(evidence: Evidence) -> str:
     own = evidence.block.manifests
     for stage in STAGES:
         manifest = evidence.manifests[stage]
-        if digest_of(manifest) != own[stage] or manifest.get("stage") not in (stage, _REPLAY.get(stage)):
+        if digest_of(manifest) != own[stage] or manifest.get("stage") not in (stage, STANDS_IN.get(stage)):
             raise _broken("E-CLAIM-006", f"manifests.json does not hold the {stage} result that the statements name")
         if manifest.get("policy_digest") != evidence.policy_digest:
             raise _broken("E-CLAIM-006", f"the {stage} result was made under another policy")
@@ -170,7 +171,6 @@ def check_manifests(evidence: Evidence) -> str:
     return f"{len(STAGES)} stage results chain; {len(STAGE_FILES)} files are their outputs"
 
 
-_REPLAY = {"ingest": "ingest_replay"}  # records mended from quarantine are as good a source
 _PARENTS = {
     "protect": ("ingest",),
     "validate": ("protect",),

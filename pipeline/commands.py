@@ -96,14 +96,15 @@ def run(args: Namespace) -> int:
 
 
 def quarantine_replay(args: Namespace) -> int:
+    from pipeline import tasks
     from pipeline.home import Home
-    from pipeline.ingest import replay_quarantine
-    from pipeline.run import context_for
+    from pipeline.stage import load_manifest
 
-    ctx = context_for(Home.open(args.home), args.policy, "replay", requested_by=None)
-    result = replay_quarantine(ctx, args.manifest)
-    facts = result.manifest.facts
-    print(f"{result.digest}: {facts.get('records', 0)} records accepted, {facts.get('rejects', 0)} still refused")
+    home = Home.open(args.home)
+    who = tasks.enrolled_requester(args.home, args.policy, None)
+    digest = tasks.run_ingest(args.home, args.policy, tasks.QUARANTINE + args.manifest, "replay", who)
+    facts = load_manifest(home, digest).facts
+    print(f"{digest}: {facts.get('records', 0)} records accepted, {facts.get('rejects', 0)} still refused")
     print(f"go on with them: privet run {args.policy} --source quarantine:{args.manifest}")
     return 0
 

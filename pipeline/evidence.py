@@ -22,6 +22,8 @@ STATEMENTS: Final[tuple[StatementName, ...]] = ("dataset", "validation", "traini
 PREDICATE_TYPES: Final[Mapping[str, str]] = {name: f"https://privet.dev/predicate/{name}/v1" for name in STATEMENTS}
 RELEASE_TYPE: Final = "https://privet.dev/predicate/release/v1"
 STAGES: Final = ("ingest", "protect", "validate", "train", "audit", "report")
+# Records mended from quarantine are as good a source: a stage that may stand in for another.
+STANDS_IN: Final[Mapping[str, str]] = {"ingest": "ingest_replay"}
 
 # Bundle files that are, byte for byte, an output of a journalled stage: path → (stage, output).
 STAGE_FILES: Final[Mapping[str, tuple[str, str]]] = {

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.continuation import batch_leads_on
+from pipeline.evidence import STANDS_IN
 from pipeline.quarantine import Quarantine, Reject, quarantine_of, read_quarantine
 from pipeline.readers import Row, parse_row, read_rows
 from pipeline.records import Record, Rejected, to_record
@@ -54,7 +55,7 @@ def replay_quarantine(ctx: StageContext, ingest_digest: Digest) -> StageResult:
     if ref is None:
         raise UsageError("E-INGEST-006", "that manifest has no quarantine", "Give the digest of an ingest that counted rejects")
     inputs = {"ingest": ingest_digest}
-    return run_stage(ctx, "ingest_replay", inputs, lambda: _replay(ctx, ref, ingest_digest), partial(batch_leads_on, ctx))
+    return run_stage(ctx, STANDS_IN["ingest"], inputs, lambda: _replay(ctx, ref, ingest_digest), partial(batch_leads_on, ctx))
 
 
 @dataclass(slots=True)

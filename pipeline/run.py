@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from pipeline import tasks
 from pipeline.home import DEMO_PEOPLE, Home
-from pipeline.stage import Manifest, StageContext, load_manifest
+from pipeline.stage import Manifest, load_manifest
 from privacy.canonical import Digest, Scalar, digest_of
 from privacy.errors import GateClosed, UsageError
 from privacy.gates import Requirement, decide_gate
@@ -79,7 +79,7 @@ class _Chain:
     def step(self, name: str, call: Callable[[], Digest]) -> Digest:
         with self.screen.stage(name) as done:
             digest = call()
-            done(_worth_showing(load_manifest(self.home, digest)), False)
+            done(_worth_showing(load_manifest(self.home, digest)))
         return digest
 
     def gate(self, request: ApprovalRequest) -> None:
@@ -103,20 +103,14 @@ def _what_now(request: ApprovalRequest, verdict: Verdict) -> str:
 
 def gate_verdict(home: Home, request: ApprovalRequest) -> Verdict:
     """Whether the gate of this request is open now."""
-    need = Requirement(request.gate, dict(request.quorum), request.expires_hours, request.requested_by)
     from pipeline.approve import rejection
 
     rejected = rejection(home, request.gate, request.digest)
     if rejected is not None:
         return rejected
+    need = Requirement(request.gate, dict(request.quorum), request.expires_hours, request.requested_by)
     votes = home.approvals.approvals(request.digest, home.trust)
     return decide_gate(request.digest, votes, need, home.trust, datetime.now(UTC))
-
-
-def context_for(home: Home, policy_path: Path, run_id: str, requested_by: str | None) -> StageContext:
-    """A context outside a run, e.g. for replaying the quarantine."""
-    policy = load_policy(policy_path)
-    return StageContext(home, policy, policy_digest(policy), run_id, requested_by or policy.approvals.requested_by)
 
 
 def _require_demo_identities(home: Home) -> None:

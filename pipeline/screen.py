@@ -49,14 +49,14 @@ class Screen:
         self.console.print(f"[red]✗[/red] {escape(text)}")
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[Callable[[Mapping[str, Scalar], bool], None]]:
+    def stage(self, name: str) -> Iterator[Callable[[Mapping[str, Scalar]], None]]:
         """Times a stage; call what it yields with the facts worth showing."""
         began = time.monotonic()
 
-        def done(facts: Mapping[str, Scalar], reused: bool = False) -> None:
+        def done(facts: Mapping[str, Scalar]) -> None:
             self._clear()
             shown = ", ".join(f"{k} {_short(k, v)}" for k, v in facts.items() if v is not None)
-            took = "found its own result" if reused else f"{time.monotonic() - began:.1f} s"
+            took = f"{time.monotonic() - began:.1f} s"
             self.good(f"{name:<14}{took:<10}{shown}")
 
         try:

@@ -14,6 +14,7 @@ from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
+from pipeline.evidence import STANDS_IN
 from pipeline.faults import as_privet_error
 from pipeline.home import Home
 from pipeline.stage import Progress, StageContext, load_manifest
@@ -30,7 +31,6 @@ _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _PROGRESS_EVERY_SECONDS = 2.0
 QUARANTINE = "quarantine:"
-_REPLAYED = {"ingest": "ingest_replay"}
 
 
 def value_free(call: Callable[_P, _R]) -> Callable[_P, _R]:
@@ -240,7 +240,7 @@ def _check_input(home: Home, stage: str, given: Digest, policy: Digest) -> None:
             "E-STAGE-002", f"the {stage} step handed over no manifest digest", f"Clear the {stage} task, so that it runs again"
         )
     manifest = load_manifest(home, given)
-    if manifest.stage not in (stage, _REPLAYED.get(stage)):
+    if manifest.stage not in (stage, STANDS_IN.get(stage)):
         raise IntegrityError(
             "E-STAGE-003", f"the digest handed over for {stage} names a manifest of {manifest.stage}", "Start a new run"
         )

@@ -14,40 +14,13 @@ from pipeline.read import read_protected
 from pipeline.receipt import ERASURE_TYPE
 from pipeline.stage import StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.validate import validate
-from privacy.accounting import MechanismTrace
 from privacy.canonical import canonical_json
 from privacy.errors import PrivetError
 from privacy.signing import open_envelope
 from tests.worlds.chats import EmailDetector, World, code_of, lines, record, records
+from tests.worlds.traces import trace
 
 SUBJECT = "customer-3"
-
-
-def trace() -> MechanismTrace:
-    from privacy.accounting import ORDERS, recompute_epsilon
-
-    assert ORDERS
-    draft = MechanismTrace(
-        mechanism="poisson_subsampled_gaussian",
-        privacy_unit="customer",
-        neighbouring_relation="add-or-remove-one",
-        noise_multiplier=2.0,
-        clipping_norm=1.0,
-        sampling_probability=0.2,
-        expected_batch_size=40,
-        population=200,
-        max_records_per_unit=4,
-        steps=20,
-        steps_in_model=20,
-        delta=1e-4,
-        epsilon=8.0,
-        accountant="rdp",
-        ledger_key="key",
-        sampler="poisson",
-        noise_source="aes-ctr",
-    )
-    assert recompute_epsilon(draft) > 0
-    return draft
 
 
 def protected(world: World, ctx: StageContext) -> StageResult:
@@ -58,7 +31,8 @@ def trained(world: World, ctx: StageContext, done: StageResult, private: bool) -
     """A stand-in for the train stage: same lineage, same outputs."""
 
     def body() -> StageOutput:
-        value = trace().to_json() if private else {**trace().to_json(), "mechanism": "none"}
+        found = trace(epsilon=8.0, delta=1e-4).to_json()
+        value = found if private else {**found, "mechanism": "none"}
         data = canonical_json(value)
         ref = world.home.store.put_plain(data, dataset="test_chat", path="trace.json", data_class="trace")
         return StageOutput({"trace": ref}, {})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
@@ -29,6 +28,7 @@ from privacy.accounting import (
 )
 from privacy.canonical import canonical_json, parse_json
 from privacy.errors import IntegrityError, PolicyError
+from tests.worlds.traces import trace
 
 MECHANISMS = [
     (0.01, 1.0),
@@ -43,29 +43,6 @@ MECHANISMS = [
 ]
 Q = st.floats(1e-4, 1.0)
 SIGMA = st.floats(0.2, 30.0)
-
-
-def trace(**changes: object) -> MechanismTrace:
-    base = MechanismTrace(
-        mechanism="poisson_subsampled_gaussian",
-        privacy_unit="customer",
-        neighbouring_relation="add-or-remove-one",
-        noise_multiplier=1.1,
-        clipping_norm=1.0,
-        sampling_probability=0.02,
-        expected_batch_size=40,
-        population=2000,
-        max_records_per_unit=8,
-        steps=500,
-        steps_in_model=480,
-        delta=1e-5,
-        epsilon=2.0,
-        accountant="rdp",
-        ledger_key="chat/run1",
-        sampler="poisson",
-        noise_source="aes-ctr",
-    )
-    return dataclasses.replace(base, **changes)  # type: ignore[arg-type]
 
 
 def by_integration(q: float, sigma: float, alpha: float) -> float:
