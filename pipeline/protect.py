@@ -23,7 +23,7 @@ from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, 
 from pipeline.tables import SealedTable, read_batches
 from privacy.canonical import Digest, Scalar
 from privacy.detect import Detector, build_detector, detect_language
-from privacy.errors import DataError, IntegrityError, UsageError
+from privacy.errors import DataError, IntegrityError, PrivetError, UsageError
 from privacy.policy import Policy
 
 if TYPE_CHECKING:
@@ -58,12 +58,11 @@ def protect(ctx: StageContext, ingest_digest: Digest, detector: Detector | None 
     inputs = {"ingest": ingest_digest}
     try:
         result = run_stage(ctx, "protect", inputs, body, partial(dataset_leads_on, ctx))
-    except DataError as error:
-        if error.code != "E-PROTECT-002":
+    except PrivetError:
+        if ctx.home.store.exists(raw):
             raise
-        result = run_stage(
-            ctx, "protect", inputs, body, partial(dataset_leads_on, ctx)
-        )  # a racer may have committed between our look-up and our read
+        # A racer committed after our look-up and destroyed the raw batch before or while we read it: find its result.
+        result = run_stage(ctx, "protect", inputs, body, partial(dataset_leads_on, ctx))
     # After the commit, and on every later call: a crash in between must not leave raw data behind.
     ctx.home.store.shred(raw)
     return result

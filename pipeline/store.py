@@ -37,6 +37,7 @@ MAGIC = b"PRIVETS1"
 _HEADER_LIMIT = 8192
 _STALE_SECONDS = 24 * 3600
 _READ_BUFFER = 1 << 18
+_DOOMED = "doomed-"
 
 
 class SealedSink(io.RawIOBase):
@@ -170,19 +171,15 @@ class Store:
         if not ref.sealed:
             raise UsageError("E-STORE-006", "plain evidence can't be shredded", "Shred sealed objects only")
         path = self._path(ref.digest)
+        # Out of sight first: a reader in another process meets a missing object, never a half-destroyed one.
+        doomed = self._temporary / f"{_DOOMED}{os.urandom(8).hex()}"
         with _disk_faults():
             try:
-                handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+                path.rename(doomed)
             except FileNotFoundError:
                 return False
-            try:
-                span = min(os.fstat(handle).st_size, len(MAGIC) + 4 + _HEADER_LIMIT)
-                os.pwrite(handle, bytes(span), 0)
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-                path.unlink(missing_ok=True)  # even when overwriting failed, which is raised all the same
             _sync_folder(path.parent)
+            _destroy(doomed)
         return True
 
     def result(self, key: Digest) -> Digest | None:
@@ -278,11 +275,13 @@ class Store:
         return self._results / _hexadecimal(key)
 
     def _sweep(self) -> None:
-        """Drop what a killed process left half-written (ciphertext or plain evidence); a day old, so nobody writes it."""
+        """Finish what a killed process was destroying; drop what it left half-written once a day old: nobody writes it."""
         limit = time.time() - _STALE_SECONDS
         for path in self._temporary.iterdir():
             with suppress(OSError):
-                if path.stat().st_mtime < limit:
+                if path.name.startswith(_DOOMED):
+                    _destroy(path)
+                elif path.stat().st_mtime < limit:
                     path.unlink()
 
 
@@ -316,6 +315,19 @@ class _NewFile(io.RawIOBase):
         if not self.closed:
             os.close(self._handle)
         super().close()
+
+
+def _destroy(path: Path) -> None:
+    """Overwrite the part that holds the wrapped key, then unlink, even when overwriting failed, which is raised."""
+    handle = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        span = min(os.fstat(handle).st_size, len(MAGIC) + 4 + _HEADER_LIMIT)
+        os.pwrite(handle, bytes(span), 0)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
 
 
 def _digest_file(file: io.FileIO) -> Digest:

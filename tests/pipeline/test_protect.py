@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from datetime import date
@@ -9,6 +10,7 @@ from datetime import date
 import pyarrow as pa
 import pytest
 
+import pipeline.store
 from pipeline.ingest import ingest
 from pipeline.protect import protect
 from pipeline.read import read_protected
@@ -79,6 +81,25 @@ def test_a_crash_between_commit_and_shredding_is_mended_by_the_next_call(world: 
     assert store.exists(ingested.manifest.outputs["raw"])
     assert protect(ctx, ingested.digest, EmailDetector()).reused
     assert not store.exists(ingested.manifest.outputs["raw"])
+
+
+def test_a_racer_that_destroys_the_raw_batch_while_we_read_it_hands_us_its_result(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.write("a.jsonl", lines(records(3)))
+    ctx = world.context()
+    ingested = ingest(ctx, str(world.source))
+    digest_file, won = pipeline.store._digest_file, []
+
+    def racer_first(file: io.FileIO) -> str:
+        if not won:
+            won.append("")  # the racer's own read comes through here too
+            won[0] = protect(ctx, ingested.digest, EmailDetector()).digest
+        return digest_file(file)
+
+    monkeypatch.setattr(pipeline.store, "_digest_file", racer_first)
+    ours = protect(ctx, ingested.digest, EmailDetector())
+    assert (ours.digest, ours.reused) == (won[0], True)
 
 
 def test_a_crash_in_the_middle_loses_and_doubles_nothing(world: World) -> None:

@@ -252,6 +252,22 @@ def test_shredding_overwrites_the_key_and_forgets_the_object(home: Path, store: 
         store.open_sealed(ref)
 
 
+def test_shredding_cut_short_is_finished_by_the_next_process(home: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    ref = store.put_sealed(SECRET * 1000, **PLACE)
+    with stored(home, ref).open("rb", buffering=0) as still_open:
+        with monkeypatch.context() as patched:
+            patched.setattr("os.pwrite", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+            patched.setattr(Path, "unlink", lambda *_, **__: None)
+            with pytest.raises(KeyboardInterrupt):
+                store.shred(ref)
+        assert not store.exists(ref)  # out of every reader's sight already
+        assert still_open.read(8) == b"PRIVETS1"
+        Store(home, store._keyring)
+        still_open.seek(0)
+        assert still_open.read(4096).strip(b"\0") == b""
+    assert not list((home / "objects" / "tmp").iterdir())
+
+
 # --- faults of the machine
 
 
