@@ -50,7 +50,8 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
 lock: ## resolve requirements.in anew (needs uv)
-	uv pip compile --universal --python-version 3.11 --no-emit-package torch --generate-hashes requirements.in -o requirements.all
+	cat requirements.lock requirements-cuda.lock > requirements.all  # what is locked stays, unless requirements.in says otherwise
+	uv pip compile --universal --python-version 3.11 --no-emit-package torch --generate-hashes --override requirements.overrides requirements.in -o requirements.all
 	$(PYTHON) -c 'import re,pathlib; b=re.split(r"\n(?=[A-Za-z0-9])", pathlib.Path("requirements.all").read_text().strip()); c=[x for x in b if re.match("(cuda-|nvidia-|triton)", x)]; pathlib.Path("requirements-cuda.lock").write_text("\n".join(c)+"\n"); pathlib.Path("requirements.lock").write_text("\n".join(x for x in b if x not in c)+"\n")'
 	rm requirements.all
 

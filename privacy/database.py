@@ -1,143 +1,161 @@
-"""One way to hold state in SQLite: durable when the call returns, owner-only, and one writer at a time.
+"""The ground that vault, journal and ledger stand on: one set of calls, SQLite for one machine, PostgreSQL for a team.
 
-Guarantee: `transaction` is BEGIN IMMEDIATE with synchronous=FULL, so two processes never both read before
-either writes, and a commit survives a power cut; any exception rolls back. A connection lives for one call, so a fork
-can't share one.
-Assumption: a local file system (SQLite's locks don't hold on network mounts).
-Used by vault, journal and ledger; knows none of them.
+Guarantee, on both: `transaction` commits durably at the end of the block or leaves the old state, and with `exclusive`
+no other writer of the same place runs meanwhile; `reading` sees one state; a `Refusal` makes the database itself refuse a
+change. Statements are written once, with `?` for parameters, in the SQL that both understand.
 """
 
 from __future__ import annotations
 
-import os
-import sqlite3
-import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, Protocol
 
-from privacy.errors import EnvironmentFault, IntegrityError
+from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 
 BUSY_SECONDS = 60.0
+_SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_POSTGRES_TYPES = {"INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION", "BLOB": "BYTEA"}
 
 
-class Database:
-    """One SQLite file. Raises E-DB-001 (full), 002 (busy), 003 (damaged), 004 (not openable)."""
+class Cursor(Protocol):
+    """What a statement gave."""
 
-    __slots__ = ("_erasing", "_path")
+    @property
+    def rowcount(self) -> int: ...
+    def fetchone(self) -> Any: ...  # a row has the columns the statement names; only the caller knows their types
+    def fetchall(self) -> list[Any]: ...
+    def __iter__(self) -> Iterator[Any]: ...
 
-    def __init__(self, path: Path, schema: str, *, erasing: bool = False) -> None:
-        """erasing: freed bytes are overwritten with zeros (SQLite's secure_delete)."""
-        self._path = path
-        self._erasing = erasing
-        with _faults():
-            self._make_owner_only()
-            with closing(self._connect()) as connection:
-                connection.executescript(f"BEGIN IMMEDIATE;\n{schema}\nCOMMIT;")
 
-    @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Write: takes the write lock first, commits at the end of the block, rolls back on any exception."""
-        with _faults(), closing(self._connect()) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                if connection.in_transaction:  # SQLite rolls back by itself on some faults, a full disk among them
-                    connection.execute("ROLLBACK")
-                raise
-            connection.execute("COMMIT")
+class Connection(Protocol):
+    """Statements with `?` for parameters."""
 
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def execute(self, sql: str, params: Sequence[Any] = ..., /) -> Cursor: ...
+    def executemany(self, sql: str, rows: Iterable[Sequence[Any]], /) -> Any: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A trigger: `event` on `table` fails with `message`, always or only `when` (OLD.x, NEW.x, IS DISTINCT FROM, <, OR)."""
+
+    name: str
+    table: str
+    event: Literal["UPDATE", "DELETE"]
+    message: str
+    when: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """`tables`: CREATE ... IF NOT EXISTS statements with the types TEXT, INTEGER, REAL and BLOB."""
+
+    tables: str
+    refusals: tuple[Refusal, ...] = ()
+
+    def sqlite(self) -> str:
+        return "\n".join([self.tables, *map(_sqlite_trigger, self.refusals)])
+
+    def postgres(self) -> str:
+        tables = re.sub(r"\b(INTEGER|REAL|BLOB)\b", lambda found: _POSTGRES_TYPES[found[0]], self.tables)
+        return "\n".join([tables.replace("WITHOUT ROWID", ""), *map(_postgres_trigger, self.refusals)])
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresPlace:
+    """A schema of a PostgreSQL database. `dsn` holds no password: that belongs in a passfile, or use peer authentication."""
+
+    dsn: str
+    schema: str
+
+    def __post_init__(self) -> None:
+        if not _SCHEMA_NAME.fullmatch(self.schema):
+            raise UsageError("E-DB-007", "a PostgreSQL schema has a malformed name", "Use lower-case letters, digits and _")
+
+
+Place = Path | PostgresPlace
+
+
+class Database(Protocol):
+    """Safe for threads, processes and forks."""
+
+    dialect: Literal["sqlite", "postgres"]
+    row_lock: str  # what to append to a SELECT so that it locks its rows; lock them in sorted order
+
+    @property
+    def place(self) -> Place: ...
+
+    def transaction(self, *, exclusive: bool = True) -> AbstractContextManager[Connection]:
+        """Write. Without `exclusive` the caller locks the rows it decides by (SQLite always locks everything)."""
+        ...
+
+    def reading(self) -> AbstractContextManager[Connection]:
         """Read one consistent state."""
-        with _faults(), closing(self._connect()) as connection:
-            connection.execute("BEGIN")
-            yield connection
-            connection.execute("COMMIT")
+        ...
 
-    @contextmanager
-    def outside_transaction(self) -> Iterator[sqlite3.Connection]:
-        """For VACUUM and checkpoints, which SQLite refuses inside one."""
-        with _faults(), closing(self._connect()) as connection:
-            yield connection
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=BUSY_SECONDS)
-        try:
-            _enter_wal(connection)
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute(f"PRAGMA secure_delete = {'ON' if self._erasing else 'OFF'}")
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM's copy must not land in a temporary folder
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _make_owner_only(self) -> None:
-        # SQLite gives its -wal and -shm files the mode of the main file, so this covers them too.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+    def outside_transaction(self) -> AbstractContextManager[Connection]:
+        """For VACUUM and checkpoints, which are refused inside one."""
+        ...
 
 
-@contextmanager
-def open_read_only(path: Path) -> Iterator[sqlite3.Connection]:
-    """One consistent state of a database that may lie on a read-only medium; nothing is written beside it."""
-    uri = path.resolve().as_uri()
-    # Without a WAL beside it the file is complete, and `immutable` keeps SQLite from making a -shm file.
-    mode = "mode=ro" if path.with_name(path.name + "-wal").exists() else "mode=ro&immutable=1"
-    with _faults(), closing(sqlite3.connect(f"{uri}?{mode}", uri=True, isolation_level=None, timeout=BUSY_SECONDS)) as found:
-        found.execute("PRAGMA trusted_schema = OFF")
-        found.execute("BEGIN")
-        yield found
+def open_database(place: Place, schema: Schema, *, erasing: bool = False) -> Database:
+    """Open, and make what is missing. erasing: SQLite overwrites freed bytes with zeros; PostgreSQL can't.
+
+    Raises E-DB-001 (full), 002 (busy), 003 (damaged), 004 (not openable), 005 (server unreachable), 006 (no driver).
+    """
+    if isinstance(place, PostgresPlace):
+        from privacy.postgres import PostgresDatabase
+
+        return PostgresDatabase(place, schema)
+    from privacy.sqlite import SqliteDatabase
+
+    return SqliteDatabase(place, schema, erasing=erasing)
 
 
-def _enter_wal(connection: sqlite3.Connection) -> None:
-    """Two processes that switch a new file at once would deadlock, so SQLite tells one "busy" without waiting."""
-    deadline = time.monotonic() + BUSY_SECONDS
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            if (error.sqlite_errorcode & 0xFF) != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-        time.sleep(0.01)
+def full() -> EnvironmentFault:
+    return EnvironmentFault(
+        "E-DB-001", "a database of the home can't be written: the disk is full or failing", "Free some space and run again"
+    )
 
 
-@contextmanager
-def _faults() -> Iterator[None]:
-    """SQLite's errors, which may quote SQL, become ours, which quote nothing."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise _operational(error) from None
-    except sqlite3.DatabaseError:
-        raise _damaged() from None
-    except OSError as error:
-        raise EnvironmentFault(
-            "E-DB-004", f"a database of the home can't be opened ({error.strerror})", "Check the path and the owner of the home"
-        ) from None
+def busy() -> EnvironmentFault:
+    return EnvironmentFault(
+        "E-DB-002", "a database of the home stayed locked by another process", "Wait for the other run, then run again"
+    )
 
 
-def _operational(error: sqlite3.OperationalError) -> EnvironmentFault | IntegrityError:
-    primary = (getattr(error, "sqlite_errorcode", 0) or 0) & 0xFF
-    if primary in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
-        return EnvironmentFault(
-            "E-DB-001", "a database of the home can't be written: the disk is full or failing", "Free some space and run again"
-        )
-    if primary in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return EnvironmentFault(
-            "E-DB-002", "a database of the home stayed locked by another process", "Wait for the other run, then run again"
-        )
-    if primary in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM):
-        return EnvironmentFault(
-            "E-DB-004", "a database of the home can't be opened for this", "Check the path and the owner of the home"
-        )
-    return _damaged()
-
-
-def _damaged() -> IntegrityError:
+def damaged() -> IntegrityError:
     return IntegrityError(
         "E-DB-003", "a database of the home is damaged or is not one of this version", "Restore it from its backup"
     )
+
+
+def not_openable(why: str | None) -> EnvironmentFault:
+    return EnvironmentFault(
+        "E-DB-004", f"a database of the home can't be opened ({why})", "Check the path and the owner of the home"
+    )
+
+
+def _sqlite_trigger(refusal: Refusal) -> str:
+    when = f" WHEN {refusal.when.replace('IS DISTINCT FROM', 'IS NOT')}" if refusal.when else ""  # for SQLite before 3.39
+    return (
+        f"CREATE TRIGGER IF NOT EXISTS {refusal.name} BEFORE {refusal.event} ON {refusal.table}{when} "
+        f"BEGIN SELECT RAISE(ABORT, '{refusal.message}'); END;"
+    )
+
+
+def _postgres_trigger(refusal: Refusal) -> str:
+    when = f" WHEN ({refusal.when})" if refusal.when else ""
+    lines = [
+        f"CREATE OR REPLACE TRIGGER {refusal.name} BEFORE {refusal.event} ON {refusal.table} FOR EACH ROW{when} "
+        f"EXECUTE FUNCTION refuse('{refusal.message}');"
+    ]
+    if refusal.event == "DELETE":
+        lines.append(
+            f"CREATE OR REPLACE TRIGGER {refusal.name}_all BEFORE TRUNCATE ON {refusal.table} FOR EACH STATEMENT "
+            f"EXECUTE FUNCTION refuse('{refusal.message}');"
+        )
+    return "\n".join(lines)

@@ -8,3 +8,5 @@ import tempfile
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="privet-test-airflow-")
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from tests.worlds.postgres import place, postgres_server  # noqa: F401 (fixtures for every test)

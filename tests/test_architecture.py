@@ -20,9 +20,15 @@ ALLOWED = {
     ("policy", "entities"): "treats only types that exist",
     ("ledger", "accounting"): "admits by the accountant's vectors",
     ("journal", "signing"): "signs its entries",
-    ("journal", "database"): "keeps its rows in SQLite",
-    ("ledger", "database"): "keeps its rows in SQLite",
-    ("vault", "database"): "keeps its rows in SQLite",
+    ("journal", "database"): "keeps its rows in a database",
+    ("ledger", "database"): "keeps its rows in a database",
+    ("vault", "database"): "keeps its rows in a database",
+    ("database", "sqlite"): "one of its two grounds, opened on demand",
+    ("database", "postgres"): "one of its two grounds, opened on demand",
+    ("sqlite", "database"): "speaks its protocol",
+    ("sqlite", "turn"): "queues its writers",
+    ("postgres", "database"): "speaks its protocol",
+    ("journal", "sqlite"): "is verified without being written to",
 }
 
 
