@@ -9,12 +9,10 @@ accuracies and counts, which benchmarks/results/chain.json keeps.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -23,24 +21,13 @@ sys.path.insert(0, str(ROOT))
 
 from rich.console import Console  # noqa: E402
 
+from benchmarks.rows import Row, publish  # noqa: E402
 from pipeline.home import Home  # noqa: E402
 from pipeline.logs import LogSpec, generate_logs  # noqa: E402
 from pipeline.run import run_policy  # noqa: E402
 from pipeline.screen import Screen  # noqa: E402
 from pipeline.stage import load_manifest  # noqa: E402
 from pipeline.verify import verify_bundle  # noqa: E402
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """baseline: what the figure is to be held against; goal: what the policy or the issue asks; met: null without a goal."""
-
-    row: str
-    unit: str
-    measured: float
-    baseline: float | None = None
-    goal: float | None = None
-    met: bool | None = None
 
 
 def measure(name: str, policy: Path, source: Path, home_path: Path) -> Iterator[Row]:
@@ -78,17 +65,7 @@ def main() -> None:
             rows += measure("MultiDoGO finance", policies / "customer_service.yaml", args.data, Path(folder) / "b")
         else:
             print("MultiDoGO finance: skipped, the data is not there", file=sys.stderr)
-    results = ROOT / "benchmarks" / "results"
-    results.mkdir(exist_ok=True)
-    (results / "chain.json").write_text(json.dumps([asdict(r) for r in rows], indent=1) + "\n")
-    for row in rows:
-        if args.json:
-            print(json.dumps(asdict(row)))
-        else:
-            print(
-                f"{row.row:<62}{row.measured:>10g} {row.unit:<8}"
-                + (f" (baseline {row.baseline:g})" if row.baseline is not None else "")
-            )
+    publish("chain", rows, as_json=args.json)
 
 
 if __name__ == "__main__":
