@@ -1,0 +1,1 @@
+"""What the figures come from: one script per area, one table each."""
