@@ -29,7 +29,8 @@ MINIMAL: dict[str, object] = {
     "expectations": {"labels": ["refund", "delivery", "greeting"]},
     "recipe": {"steps": 20, "hash_buckets": 256, "embedding_width": 8, "max_tokens": 16},
     "budget": {"epsilon": 8.0, "delta": 1e-4, "population": 200, "expected_batch_size": 40, "cap_epsilon": 20.0},
-    "audit": {"canaries": 40, "min_accuracy": 0.0},
+    # An honest run is refused once in 1 / probe_level; tests train often, and are not about that.
+    "audit": {"canaries": 40, "min_accuracy": 0.0, "probe_level": 1e-6},
     "approvals": {
         "requested_by": "demo_engineer",
         "use": {"quorum": {"steward": 1}},
