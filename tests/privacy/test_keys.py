@@ -133,7 +133,13 @@ def test_files_are_owner_only_from_the_first_byte(home: Path) -> None:
     opened(home).wrap("chat/raw", b"d" * 32, b"")
     for path in home.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600, path.name
-    assert sorted(p.name for p in home.iterdir()) == ["keyring.json", "keyring.json.lock", "root.key"]
+    assert sorted(p.name for p in home.iterdir()) == [
+        "keyring.json",
+        "keyring.json.lock",
+        "root.key",
+        "roots.json",
+        "roots.json.lock",
+    ]
 
 
 def test_a_destroyed_domain_key_is_gone_in_processes_that_had_it_open(home: Path) -> None:
