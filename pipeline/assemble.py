@@ -15,6 +15,7 @@ from pipeline.claims import claim_of
 from pipeline.evidence import (
     MODEL_FILE,
     PREDICATE_TYPES,
+    PROOF_FILES,
     STAGE_FILES,
     STATEMENT_FILES,
     STATEMENTS,
@@ -26,9 +27,12 @@ from pipeline.evidence import (
     evidence_root,
     use_subject,
 )
+from pipeline.journal_claims import stage_entry
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, run_stage
 from privacy.accounting import MechanismTrace
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_bytes, digest_of, parse_canonical
+from privacy.checkpoint import TlogProof
+from privacy.entries import parse_export
 from privacy.errors import IntegrityError, PrivetError, UsageError
 from privacy.signing import make_statement, seal_envelope
 from privacy.verdict import Verdict, blocking
@@ -102,7 +106,7 @@ class _Assembly:
             "policy.json": canonical_json(ctx.policy.canonical()),  # type: ignore[arg-type]
             "manifests.json": canonical_json(self.manifests),
             "trust.json": canonical_json(ctx.home.trust.to_json()),
-            "journal.json": ctx.home.journal.export(self._first_run()),
+            **self._journal(),
             "CARD.md": model_card(ctx.policy, trace, self._verdicts(), self.model.sha256, self._facts()).encode(),
         }
         for name in STATEMENTS:
@@ -126,6 +130,19 @@ class _Assembly:
         return self.ctx.home.store.put_plain(
             data, dataset=self.ctx.policy.dataset, path=f"evidence/{path}", data_class="evidence"
         )
+
+    def _journal(self) -> dict[str, bytes]:
+        """The run's part of the journal, and for each stage result a proof that other tools can check by itself."""
+        journal, exported = self.ctx.home.journal, self.ctx.home.journal.export(self._first_run())
+        export = parse_export(exported)
+        size = export.before.size + len(export.entries)
+        files = {"journal.json": exported}
+        for stage, path in PROOF_FILES.items():
+            entry = stage_entry(export.entries, self.block.manifests[stage])
+            if entry is not None:  # else the verifier says that the file is missing
+                proof = TlogProof(entry.seq, journal.inclusion_proof(entry.seq, size), export.checkpoint, entry.body)
+                files[path] = proof.format().encode()
+        return files
 
     def _first_run(self) -> str:
         """The run whose journal entries come first: a later run may have found earlier results instead of making its own."""

@@ -26,13 +26,15 @@ from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 EVIDENCE_LIST: Final = "evidence.json"
 RELEASE_STATEMENT: Final = "release.dsse.json"
 _APPROVAL = re.compile(r"approvals/(use|release)-[0-9a-f]{16}\.dsse\.json")
-_FOLDERS: Final = frozenset({"approvals", "audit", "model", "statements"})
+_FOLDERS: Final = frozenset({"approvals", "audit", "model", "proofs", "statements"})
+_KEPT: Final = (".json", ".tlog-proof")
 _MEBIBYTE: Final = 1_048_576
 # What an honest bundle stays far below, and what a hostile one may cost in time and memory. First match counts.
 _MAX_BYTES: Final[tuple[tuple[str, int], ...]] = (
     (r"approvals/.*", _MEBIBYTE // 16),
     (r".*\.dsse\.json", _MEBIBYTE),
     (r"trust\.json", _MEBIBYTE // 4),
+    (r"proofs/.*", _MEBIBYTE // 4),
     (r"journal\.json", 16 * _MEBIBYTE),
     (r".*\.json", 4 * _MEBIBYTE),
     (r"model\.safetensors", 8192 * _MEBIBYTE),
@@ -44,7 +46,7 @@ _CHUNK: Final = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class BundleView:
-    """What a bundle holds: digest and size of every file, and the bytes of the JSON ones."""
+    """What a bundle holds: digest and size of every file, and the bytes of the JSON files and the proofs."""
 
     files: Mapping[str, EvidenceFile]
     texts: Mapping[str, bytes]
@@ -74,7 +76,7 @@ def view_of(files: Mapping[str, bytes], streamed: Iterable[EvidenceFile] = ()) -
     """A view of files in memory; `streamed` names those whose bytes stay where they are."""
     known = {path: EvidenceFile(path, digest_bytes(data), len(data)) for path, data in files.items()}
     known |= {file.path: file for file in streamed}
-    return BundleView(known, {path: data for path, data in files.items() if path.endswith(".json")})
+    return BundleView(known, {path: data for path, data in files.items() if path.endswith(_KEPT)})
 
 
 def read_bundle(folder: Path) -> BundleView:
@@ -155,8 +157,8 @@ def _walk(folder: Path) -> list[str]:
 
 
 def _read_file(folder: Path, path: str) -> tuple[EvidenceFile, bytes | None]:
-    """Digest and size; the bytes too when it is JSON."""
-    keep = path.endswith(".json")
+    """Digest and size; the bytes too when it is JSON or a proof."""
+    keep = path.endswith(_KEPT)
     limit = next(size for pattern, size in _MAX_BYTES if re.fullmatch(pattern, path))
     hasher = hashlib.sha256()
     kept = bytearray()

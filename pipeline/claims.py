@@ -6,9 +6,8 @@ Imports nothing beyond `privacy` and the definitions of evidence, so that a stra
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from pipeline.bundle import EVIDENCE_LIST, RELEASE_STATEMENT, BundleView
 from pipeline.evidence import (
@@ -30,11 +29,12 @@ from pipeline.evidence import (
     read_evidence,
     use_subject,
 )
+from pipeline.journal_claims import check_release_state
 from privacy.accounting import MechanismTrace, recompute_epsilon
 from privacy.canonical import Digest, Json, canonical_json, digest_of
+from privacy.checkpoint import Checkpoint
 from privacy.errors import IntegrityError
 from privacy.gates import Approval, approval_of
-from privacy.journal import Entry, parse_export, verify_entries
 from privacy.rounding import EXACT, shown_up
 from privacy.signing import Person, Signed, TrustRoot, open_envelope
 from privacy.verdict import Verdict
@@ -101,9 +101,10 @@ def check_layout(view: BundleView, *, released: bool) -> Digest:
 
 
 def check_canonical(view: BundleView) -> str:
-    for path in view.texts:
+    documents = [path for path in view.texts if path.endswith(".json")]
+    for path in documents:
         view.json(path)
-    return f"{len(view.texts)} JSON files in canonical form"
+    return f"{len(documents)} JSON files in canonical form"
 
 
 def open_evidence(view: BundleView, trust: TrustRoot, root: Digest) -> Evidence:
@@ -236,37 +237,6 @@ def check_trace_follows_policy(evidence: Evidence) -> str:
     return f"{len(held)} public constants of the trace are those of the policy"
 
 
-def journal_entries(evidence: Evidence) -> tuple[Entry, ...]:
-    """The journal segment, its chain and signatures verified."""
-    return _verified_entries(evidence.signer.public_hex, evidence.view.texts["journal.json"])
-
-
-@lru_cache(maxsize=2)  # several claims read it, and a long one takes seconds
-def _verified_entries(public_hex: str, export: bytes) -> tuple[Entry, ...]:
-    entries = parse_export(export)
-    verify_entries(public_hex, entries)
-    return tuple(entries)
-
-
-def has_rejection(entries: Iterable[Entry], gate: str, digest: Digest) -> bool:
-    """Whether the journal has a rejection of exactly this digest, signed or clicked; final though its file be deleted."""
-    return any(
-        entry.kind in ("approval", "unsigned_reject")
-        and (entry.facts.get("decision"), entry.facts.get("gate"), entry.facts.get("digest")) == ("reject", gate, digest)
-        for entry in entries
-    )
-
-
-def check_journal(evidence: Evidence) -> str:
-    """The segment is one signed chain, and every stage result stands in it."""
-    entries = journal_entries(evidence)
-    committed = {e.facts.get("manifest") for e in entries if e.kind == "stage"}
-    for stage in STAGES:
-        if evidence.block.manifests[stage] not in committed:
-            raise _broken("E-CLAIM-009", f"the journal does not hold the {stage} result")
-    return f"{len(entries)} entries in one signed chain hold all {len(STAGES)} stage results"
-
-
 def open_approvals(view: BundleView, trust: TrustRoot, gate: str) -> list[tuple[str, Approval]]:
     """Approvals of one gate with their file; a broken or foreign envelope is an integrity fault."""
     found = []
@@ -284,13 +254,11 @@ class ReleaseClaim:
     """What the pipeline signed when it released."""
 
     released_at: str
-    journal_seq: int
+    checkpoint: Checkpoint
 
 
-def release_predicate(
-    evidence: Evidence, approvals: Mapping[str, Digest], released_at: str, journal_head: Json
-) -> dict[str, Json]:
-    """What release.dsse.json says: root, approvals by digest, what the gate asked for, and the journal's head."""
+def release_predicate(evidence: Evidence, approvals: Mapping[str, Digest], released_at: str, journal: Json) -> dict[str, Json]:
+    """What release.dsse.json says: root, approvals by digest, what the gate asked for, and the state of the journal."""
     gates: dict[str, Json] = {}
     for gate in ("use", "release"):
         quorum, hours = dict(evidence.terms.quorum[gate]), evidence.terms.expires_hours[gate]
@@ -301,7 +269,7 @@ def release_predicate(
         "requested_by": evidence.block.requested_by,
         "approvals": dict(approvals),
         "gates": gates,
-        "journal_head": journal_head,
+        "journal": journal,
         "released_at": released_at,
     }
 
@@ -313,19 +281,12 @@ def check_release(evidence: Evidence) -> ReleaseClaim:
         raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} is not a release signed by this pipeline")
     approvals = {path: evidence.view.files[path].sha256 for path in evidence.view.approvals}
     match signed.predicate:
-        case {"released_at": str(released_at), "journal_head": {"seq": int(seq), "digest": str(digest)} as head}:
-            expected = release_predicate(evidence, approvals, released_at, head)
+        case {"released_at": str(released_at), "journal": dict(journal)}:
+            expected = release_predicate(evidence, approvals, released_at, journal)
             if signed.subject == {"evidence": evidence.root} and digest_of(signed.predicate) == digest_of(expected):
                 moment(released_at)
-                _check_head(evidence, seq, digest)
-                return ReleaseClaim(released_at, seq)
+                return ReleaseClaim(released_at, check_release_state(evidence, journal))
     raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} does not cover this evidence and exactly these approvals")
-
-
-def _check_head(evidence: Evidence, seq: int, head: Digest) -> None:
-    last = journal_entries(evidence)[-1]
-    if seq < last.seq or (seq == last.seq and head != last.digest):
-        raise _broken("E-CLAIM-011", f"{RELEASE_STATEMENT} names a journal head that the journal contradicts")
 
 
 def _open(view: BundleView, path: str, trust: TrustRoot) -> Signed:

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from typing import Final, Literal
 
 from privacy.canonical import Digest, Json, canonical_json, digest_of, is_digest, merkle_root
+from privacy.checkpoint import COSIGNATURE, Verifier
 from privacy.errors import IntegrityError
 from privacy.gates import GateName, Requirement
-from privacy.signing import Person
+from privacy.signing import Person, TrustRoot
 
 PIPELINE_ROLE: Final = "pipeline"
+WITNESS_ROLE: Final = "witness"  # cosigns checkpoints of the journal, elsewhere; decides nothing at a gate
 StatementName = Literal["dataset", "validation", "training", "audit", "redaction"]
 STATEMENTS: Final[tuple[StatementName, ...]] = ("dataset", "validation", "training", "audit", "redaction")
 PREDICATE_TYPES: Final[Mapping[str, str]] = {name: f"https://privet.dev/predicate/{name}/v1" for name in STATEMENTS}
@@ -39,6 +41,7 @@ STAGE_FILES: Final[Mapping[str, tuple[str, str]]] = {
 }
 MODEL_FILE: Final = "model.safetensors"
 STATEMENT_FILES: Final[Mapping[str, str]] = {name: f"statements/{name}.dsse.json" for name in STATEMENTS}
+PROOF_FILES: Final[Mapping[str, str]] = {stage: f"proofs/{stage}.tlog-proof" for stage in STAGES}
 # Everything under the root. A release needs all of it; what is missing is a reason to refuse.
 EVIDENCE_FILES: Final[tuple[str, ...]] = tuple(
     sorted(
@@ -51,6 +54,7 @@ EVIDENCE_FILES: Final[tuple[str, ...]] = tuple(
             "trust.json",
             *STAGE_FILES,
             *STATEMENT_FILES.values(),
+            *PROOF_FILES.values(),
         )
     )
 )
@@ -280,6 +284,11 @@ def _terms(policy: _Reader) -> PolicyTerms:
 def is_pipeline(person: Person) -> bool:
     """The pipeline signs statements, never approvals: a machine's key is no person's decision."""
     return PIPELINE_ROLE in person.roles
+
+
+def witnesses_of(trust: TrustRoot) -> tuple[Verifier, ...]:
+    """Whose cosignatures a release needs: every key holder whom the trust root calls a witness."""
+    return tuple(Verifier(p.name, p.public_hex, COSIGNATURE) for p in trust.people if WITNESS_ROLE in p.roles)
 
 
 def moment(text: str) -> datetime:

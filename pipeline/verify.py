@@ -22,23 +22,21 @@ from pipeline.claims import (
     Evidence,
     check_canonical,
     check_epsilon,
-    check_journal,
     check_layout,
     check_manifests,
     check_release,
     check_statements,
     check_trace_follows_policy,
-    has_rejection,
-    journal_entries,
     open_approvals,
     open_evidence,
 )
 from pipeline.evidence import REQUIRED_VERDICTS, is_pipeline, moment
+from pipeline.journal_claims import check_journal, has_rejection, journal_entries, stage_entry, witnessed
 from privacy.accounting import recompute_epsilon
 from privacy.canonical import Digest, Json, parse_json
+from privacy.entries import Entry
 from privacy.errors import PrivetError, UsageError
 from privacy.gates import Approval, GateName, decide_gate
-from privacy.journal import Entry
 from privacy.rounding import EXACT, shown_down, shown_up
 from privacy.signing import TrustRoot
 from privacy.verdict import Outcome, Verdict
@@ -192,6 +190,9 @@ def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetim
     released_at = moment(release.released_at)
     _gates(rows, evidence, released_at)
     rows.gate("released in the past", lambda: _in_the_past(released_at, now))
+    rows.gate("witnesses of the journal", lambda: witnessed(evidence, release.checkpoint))
+    anchor = f"anchor of the journal: {release.checkpoint.size}:{release.checkpoint.root_digest}"
+    rows.add("checkpoint of the journal", f"{anchor}, which no later state may contradict", "passed", "note")
     _notes(rows, evidence, given)
 
 
@@ -301,7 +302,8 @@ def _committed(evidence: Evidence) -> Verdict:
 def _trained(evidence: Evidence, entries: Sequence[Entry]) -> int:
     """How many entries of the segment come before the training result; 0 when it is not there."""
     own = evidence.block.manifests["train"]
-    return next((n for n, e in enumerate(entries) if e.kind == "stage" and e.facts.get("manifest") == own), 0)
+    found = stage_entry(entries, own)
+    return 0 if found is None else found.seq - entries[0].seq
 
 
 def _validation(evidence: Evidence) -> Verdict:

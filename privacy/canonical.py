@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from privacy.errors import IntegrityError
 
 _PREFIX = "sha256:"
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 Digest = str  # "sha256:" + 64 lower-case hex digits
 Scalar = str | int | float | bool | None
 Json = Scalar | Sequence["Json"] | Mapping[str, "Json"]
@@ -22,8 +23,7 @@ Json = Scalar | Sequence["Json"] | Mapping[str, "Json"]
 def canonical_json(value: Json) -> bytes:
     """UTF-8 JSON with sorted keys and no spaces. Raises IntegrityError E-CANON-001 for what JSON can't carry."""
     try:
-        text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8")
+        return _ENCODER.encode(value).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         raise IntegrityError(
             "E-CANON-001",

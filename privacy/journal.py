@@ -1,244 +1,245 @@
-"""The journal: entries are only ever added, each is signed and names its predecessor, and anybody can check both.
+"""The journal: entries are only ever added; they are the leaves of a Merkle tree whose every state is a signed checkpoint.
 
-Guarantee: an altered, removed, inserted or reordered entry, and an entry signed by another key, fails verification.
-Not covered from inside: cutting the newest entries off, and rewriting history with the journal's own key; an
-`anchor` (size and head digest kept outside, for instance in a released bundle) shows both.
+Guarantee: an append commits entries and the checkpoint over them together or not at all; what `entries` returns was
+verified against that checkpoint; an altered, removed, inserted, reordered or backdated entry fails verification.
+Not covered from inside: cutting the newest entries off together with their checkpoints, putting an older database in its
+place, rewriting history with the journal's own key. One checkpoint kept outside (`Anchor`), or a witness, shows all three.
 Assumption: facts are counts, names and digests; a journal is never erased, so it must hold no personal data.
 """
 
 from __future__ import annotations
 
-import re
-import sqlite3
-from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from privacy.canonical import Digest, Json, canonical_json, digest_bytes, is_digest, parse_canonical
-from privacy.database import Database, open_read_only
-from privacy.errors import IntegrityError, PrivetError, UsageError
-from privacy.signing import SigningKey, verify_signature
+from privacy.canonical import Json
+from privacy.checkpoint import Checkpoint, Verifier, cosignatures, merged, open_checkpoint, sign_checkpoint
+from privacy.database import Place, open_database
+from privacy.entries import Entry, Export, altered, backdated, fork, journal_verifier, make_body, open_bodies, truncated
+from privacy.errors import UsageError
+from privacy.journal_rows import (
+    SCHEMA,
+    Head,
+    head_of,
+    insert_entries,
+    newest_checkpoint,
+    put_state,
+    refuse_other_size,
+    rows_from,
+)
+from privacy.merkle import EMPTY_ROOT, Tree, leaf_hash
+from privacy.signing import SigningKey
 
-GENESIS = "sha256:" + "0" * 64  # what the first entry names as its predecessor
-_SIGNED = b"privet journal entry v1\n"  # keeps a signature from meaning anything elsewhere
-_KIND = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
-_FACTS_LIMIT = 1 << 20
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS entry (seq INTEGER PRIMARY KEY, body BLOB NOT NULL, signature BLOB NOT NULL);
-CREATE TRIGGER IF NOT EXISTS entry_update BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-CREATE TRIGGER IF NOT EXISTS entry_delete BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'append-only'); END;
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """`digest` is over the canonical JSON of {seq, at, kind, facts, previous}; `signature` (hex) over label + that JSON."""
-
-    seq: int
-    at: str
-    kind: str
-    facts: Mapping[str, Json]
-    previous: Digest
-    digest: Digest
-    signature: str
-
-    @property
-    def body(self) -> bytes:
-        return _body(self.seq, self.at, self.kind, self.facts, self.previous)
-
-    def to_json(self) -> dict[str, Json]:
-        return {
-            "seq": self.seq,
-            "at": self.at,
-            "kind": self.kind,
-            "facts": dict(self.facts),
-            "previous": self.previous,
-            "digest": self.digest,
-            "signature": self.signature,
-        }
-
-    @classmethod
-    def from_json(cls, value: Json) -> Entry:
-        """Raises IntegrityError E-JOURNAL-001; says nothing about digest, chain and signature (`verify_entries` does)."""
-        match value:
-            case {
-                "seq": int(seq),
-                "at": str(at),
-                "kind": str(kind),
-                "facts": dict(facts),
-                "previous": str(previous),
-                "digest": str(digest),
-                "signature": str(signature),
-                **rest,
-            }:
-                if not rest and not isinstance(seq, bool) and is_digest(previous) and is_digest(digest):
-                    return cls(seq, at, kind, facts, previous, digest, signature)
-        raise _malformed()
-
-
-@dataclass(frozen=True, slots=True)
-class JournalState:
-    """`size` entries, the newest with digest `head` (None when empty)."""
-
-    size: int
-    head: Digest | None
+__all__ = ["Entry", "Journal"]
 
 
 class Journal:
     """Safe for threads and processes; each append is durable when it returns."""
 
-    __slots__ = ("_database", "_key", "_seen")
+    __slots__ = ("_clock", "_database", "_entries", "_key", "_lock", "_log", "_newest", "_seen", "_tree")
 
-    def __init__(self, path: Path, key: SigningKey) -> None:
+    def __init__(self, place: Place, key: SigningKey, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._key = key
-        self._seen: set[tuple[Digest, str]] = set()  # digest and signature of entries that were verified already
-        self._database = Database(path, _SCHEMA)
+        self._log = journal_verifier(key.public_hex)
+        self._clock = clock
+        self._lock = threading.Lock()
+        # What this process has verified. It decides by this memory, so a row that is changed later deceives nobody here.
+        self._entries: list[Entry] = []
+        self._tree = Tree()
+        self._newest = sign_checkpoint(self._log.name, 0, EMPTY_ROOT, key)  # what the tree above was verified against
+        self._seen = self._newest  # the furthest that this process knows the journal to have come: an anchor of its own
+        self._database = open_database(place, SCHEMA)
+
+    @property
+    def verifier(self) -> Verifier:
+        """Who signs this journal's checkpoints, and under which origin."""
+        return self._log
 
     def append(self, kind: str, facts: Mapping[str, Json]) -> Entry:
-        """Add an entry. Raises IntegrityError E-JOURNAL-002 to 004 when the newest entry is not ours: don't build on it."""
-        if not _KIND.fullmatch(kind) or len(canonical_json(facts)) > _FACTS_LIMIT:
-            raise UsageError(
-                "E-JOURNAL-006", "a journal entry has a malformed kind or facts over 1 MiB", "Report this as a defect"
-            )
+        """Add an entry. Raises as `append_many`."""
+        return self.append_many([(kind, facts)])[0]
+
+    def append_many(self, items: Sequence[tuple[str, Mapping[str, Json]]]) -> list[Entry]:
+        """Add entries and one checkpoint over them, all or nothing.
+
+        Raises IntegrityError E-JOURNAL-001 to 012 when the newest state is not what our key signed (nothing is built on
+        it), UsageError E-JOURNAL-006, IntegrityError E-CANON-001.
+        """
+        if not items:
+            return []
+        seen = self._seen
         with self._database.transaction() as connection:
-            last = _last(connection)
-            if last is not None:
-                verify_entries(self._key.public_hex, [last])
-            seq, previous = (last.seq + 1, last.digest) if last else (0, GENESIS)
-            body = _body(seq, _now(), kind, facts, previous)
-            signature = self._key.sign(_SIGNED + body)
-            connection.execute("INSERT INTO entry VALUES (?, ?, ?)", (seq, body, signature))
-            return _entry(seq, body, signature)
+            head = head_of(connection, self._log)
+            _refuse_older(head.checkpoint, seen)
+            at, clock = _times(self._clock(), head.last)
+            start = head.frontier.size
+            bodies = [make_body(seq, at, kind, facts, clock) for seq, (kind, facts) in enumerate(items, start)]
+            leaves = [leaf_hash(body) for body in bodies]
+            before = head.frontier.extended(leaves[:-1])
+            root = before.extended(leaves[-1:]).root()
+            checkpoint = sign_checkpoint(self._log.name, before.size + 1, root, self._key)
+            insert_entries(connection, start, bodies)
+            put_state(connection, checkpoint, before)
+        self._remember(checkpoint)
+        return [
+            Entry(seq, at, kind, dict(facts), "sha256:" + leaf.hex(), clock)
+            for seq, ((kind, facts), leaf) in enumerate(zip(items, leaves, strict=True), start)
+        ]
 
     def entries(self, start: int = 0) -> list[Entry]:
-        """Entries from `start` on, verified: decisions are made by them, and the file is not out of others' reach.
+        """Entries from `start` on, verified: decisions are made by them, and the database is not out of others' reach.
 
-        Raises IntegrityError E-JOURNAL-001 to 004.
+        A second call verifies only what came since. Raises IntegrityError E-JOURNAL-001 to 013.
         """
-        with self._database.reading() as connection:
-            found = _all(connection, start)
-        if found and found[0].seq != start:
-            raise IntegrityError("E-JOURNAL-003", f"the journal does not hold entry {start}", "Restore the journal")
-        verify_entries(self._key.public_hex, found, self._seen)
-        self._seen.update((entry.digest, entry.signature) for entry in found)
-        return found
+        with self._lock:
+            self._refresh()
+            return self._entries[start:]
 
     def head(self) -> Entry | None:
-        with self._database.reading() as connection:
-            return _last(connection)
+        """The newest entry, verified against the newest checkpoint."""
+        return self._head().last
+
+    def checkpoint(self) -> Checkpoint:
+        """The newest signed checkpoint, verified against the newest entry."""
+        checkpoint = self._head().checkpoint
+        return checkpoint if checkpoint.size else sign_checkpoint(self._log.name, 0, EMPTY_ROOT, self._key)
+
+    def root(self, size: int) -> bytes:
+        """The root of the first `size` entries. Raises UsageError E-JOURNAL-008."""
+        with self._lock:
+            self._refresh()
+            self._require(0 <= size <= self._tree.size)
+            return self._tree.root(size)
+
+    def inclusion_proof(self, seq: int, size: int) -> tuple[bytes, ...]:
+        """That entry `seq` is under the root of the first `size` entries. Raises UsageError E-JOURNAL-008."""
+        with self._lock:
+            self._refresh()
+            self._require(0 <= seq < size <= self._tree.size)
+            return self._tree.inclusion_proof(seq, size)
+
+    def consistency_proof(self, old: int, new: int) -> tuple[bytes, ...]:
+        """That the first `new` entries begin with the first `old`. Raises UsageError E-JOURNAL-008."""
+        with self._lock:
+            self._refresh()
+            self._require(0 <= old <= new <= self._tree.size)
+            return self._tree.consistency_proof(old, new)
 
     def export(self, run: str) -> bytes:
-        """Canonical JSON of every entry from the first of `run` to the head, so that its chain can be checked alone.
+        """Canonical JSON of every entry from the first of `run` to the head, checkable alone (`privacy.entries.Export`).
 
         Raises UsageError E-JOURNAL-007 when no entry belongs to the run.
         """
-        everything = self.entries()
-        first = next((e.seq for e in everything if e.facts.get("run") == run), None)
-        if first is None:
-            raise UsageError("E-JOURNAL-007", "the journal has no entry of that run", "Check the run id and the home")
-        listed: list[Json] = [e.to_json() for e in everything if e.seq >= first]
-        return canonical_json({"journal": 1, "run": run, "entries": listed})
+        with self._lock:
+            self._refresh()
+            first = next((e.seq for e in self._entries if e.facts.get("run") == run), None)
+            if first is None:
+                raise UsageError("E-JOURNAL-007", "the journal has no entry of that run", "Check the run id and the home")
+            return Export(run, self._tree.frontier(first), self._newest.note, tuple(self._entries[first:])).to_bytes()
 
+    def accept(self, note: str, witnesses: Sequence[Verifier]) -> Checkpoint:
+        """Keep a checkpoint that one of these witnesses cosigned.
 
-def parse_export(data: bytes) -> list[Entry]:
-    """The entries of an export, unverified; the first belongs to its run. Raises IntegrityError E-JOURNAL-001 or E-CANON."""
-    match parse_canonical(data):
-        case {"journal": 1, "run": str(run), "entries": list(listed), **rest} if not rest:
-            entries = [Entry.from_json(entry) for entry in listed]
-            if entries and entries[0].facts.get("run") == run:
-                return entries
-    raise _malformed()
-
-
-def verify_entries(public_hex: str, entries: Sequence[Entry], seen: Set[tuple[Digest, str]] = frozenset()) -> None:
-    """Check a run of consecutive entries (from 0, or cut from the middle): digests, chain, signatures.
-
-    seen: digest and signature of entries whose signature under this very key was verified before.
-    Raises IntegrityError E-JOURNAL-002 (altered), 003 (chain broken), 004 (not signed by this key).
-    """
-    before: Entry | None = None
-    for entry in entries:
-        body = entry.body
-        if digest_bytes(body) != entry.digest:
-            raise IntegrityError(
-                "E-JOURNAL-002", f"journal entry {entry.seq} was altered", "Restore the journal; find out who could write it"
+        Raises as `open_checkpoint` and `cosignatures`; IntegrityError E-JOURNAL-010 or 011 when it is not of this history,
+        UsageError E-JOURNAL-017 when none of the witnesses has cosigned.
+        """
+        checkpoint = open_checkpoint(note, self._log)
+        if not cosignatures(note, witnesses):
+            raise UsageError(
+                "E-JOURNAL-017",
+                "no witness of the trust root has cosigned this checkpoint",
+                "Enrol the witness (privet identity enrol NAME --public HEX --role witness) and give what it printed",
             )
-        expected = (before.seq + 1, before.digest) if before else (0, GENESIS)
-        # A part cut from the middle starts anywhere, but seq 0 and the genesis digest belong together.
-        is_start = before is None and entry.seq > 0 and entry.previous != GENESIS
-        if not is_start and (entry.seq, entry.previous) != expected:
-            raise IntegrityError(
-                "E-JOURNAL-003",
-                f"the journal's chain is broken before entry {entry.seq}",
-                "An entry is missing, added or out of order: restore the journal",
+        with self._lock:
+            self._refresh()
+            if checkpoint.size > self._tree.size:
+                raise truncated(self._tree.size, checkpoint.size, "a witness")
+            if self._tree.root(checkpoint.size) != checkpoint.root:
+                raise fork(checkpoint.size, "a checkpoint that a witness has seen")
+        with self._database.transaction() as connection:
+            row = connection.execute("SELECT note FROM cosigned WHERE size = ?", (checkpoint.size,)).fetchone()
+            kept = note if row is None else merged(row[0], note)
+            connection.execute(
+                "INSERT INTO cosigned VALUES (?, ?) ON CONFLICT (size) DO UPDATE SET note = excluded.note",
+                (checkpoint.size, kept),
             )
-        if (entry.digest, entry.signature) not in seen and not _signed_by(public_hex, entry.signature, body):
-            raise IntegrityError(
-                "E-JOURNAL-004",
-                f"journal entry {entry.seq} is not signed by the journal's key",
-                "Check that the trust root is the right one; if it is, the entry was forged",
+        return open_checkpoint(kept, self._log)
+
+    def cosigned(self, least: int, witnesses: Sequence[Verifier]) -> Checkpoint | None:
+        """The newest checkpoint of at least `least` entries that every one of these witnesses has cosigned."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT note FROM cosigned WHERE size >= ? ORDER BY size DESC", (least,)).fetchall()
+        names = {w.name for w in witnesses}
+        found = (note for (note,) in rows if set(cosignatures(note, witnesses)) == names)
+        note = next(found, None)
+        return None if note is None else open_checkpoint(note, self._log)
+
+    def _head(self) -> Head:
+        seen = self._seen  # before reading: another thread may see more meanwhile
+        with self._database.reading() as connection:
+            head = head_of(connection, self._log)
+        _refuse_older(head.checkpoint, seen)
+        self._remember(head.checkpoint)
+        return head
+
+    def _refresh(self) -> None:
+        """Verify what was added since the last time. The caller holds the lock."""
+        known, seen = len(self._entries), self._seen
+        with self._database.reading() as connection:
+            newest = newest_checkpoint(connection, self._log)
+            _refuse_older(newest, seen)
+            fresh: list[Entry] = []
+            leaves: list[bytes] = []
+            for bodies in rows_from(connection, known):
+                added = [leaf_hash(body) for body in bodies]
+                fresh += _opened(bodies, added, known + len(fresh))
+                leaves += added
+        refuse_other_size(known + len(fresh), newest.size)
+        last_at = self._entries[-1].at if known else ""
+        for entry in fresh:
+            if entry.at < last_at:
+                raise backdated(entry.seq)
+            last_at = entry.at
+        self._tree.extend(leaves)
+        if self._tree.root(newest.size) != newest.root:
+            self._tree.truncate(known)
+            raise altered(known, newest.size)
+        if self._tree.root(seen.size) != seen.root:
+            self._tree.truncate(known)
+            raise fork(seen.size, "what this process saw before")
+        self._entries += fresh
+        self._newest = newest
+        self._remember(newest)
+
+    def _remember(self, checkpoint: Checkpoint) -> None:
+        if (
+            checkpoint.size > self._seen.size
+        ):  # two threads at once may keep the smaller one: a weaker anchor, never a false one
+            self._seen = checkpoint
+
+    def _require(self, holds: bool) -> None:
+        if not holds:
+            raise UsageError(
+                "E-JOURNAL-008",
+                f"the journal has no such entry or size; it holds {self._tree.size} entries",
+                "Give a number below that; see privet journal checkpoint",
             )
-        before = entry
 
 
-def verify_journal(path: Path, public_hex: str, anchor: tuple[int, Digest] | None) -> JournalState:
-    """Check a whole journal file without writing to it. anchor: (size, head digest) that was seen once, kept elsewhere.
-
-    Raises IntegrityError E-JOURNAL-001 to 004, and E-JOURNAL-005 when the anchored state is not a prefix of this one.
-    """
-    with open_read_only(path) as connection:
-        entries = _all(connection, 0)
-    if entries and entries[0].seq != 0:
-        raise IntegrityError("E-JOURNAL-003", "the journal does not start at entry 0", "Restore the journal")
-    verify_entries(public_hex, entries)
-    if anchor is not None:
-        size, head = anchor
-        if size > len(entries) or size < 0 or (size > 0 and entries[size - 1].digest != head):
-            raise IntegrityError(
-                "E-JOURNAL-005",
-                f"the journal is not a continuation of the state of {size} entries that was anchored",
-                "It was cut off, rewritten or swapped: restore it, and keep this copy as evidence",
-            )
-    return JournalState(len(entries), entries[-1].digest if entries else None)
+def _opened(bodies: Sequence[bytes], leaves: Sequence[bytes], start: int) -> Iterator[Entry]:
+    for seq, ((at, kind, facts, clock), leaf) in enumerate(zip(open_bodies(bodies, start), leaves, strict=True), start):
+        yield Entry(seq, at, kind, facts, "sha256:" + leaf.hex(), clock)
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+def _refuse_older(found: Checkpoint, seen: Checkpoint) -> None:
+    if found.size < seen.size:
+        raise truncated(found.size, seen.size, "this process")
+    if found.size == seen.size and found.root != seen.root:
+        raise fork(seen.size, "what this process saw before")
 
 
-def _body(seq: int, at: str, kind: str, facts: Mapping[str, Json], previous: Digest) -> bytes:
-    return canonical_json({"seq": seq, "at": at, "kind": kind, "facts": dict(facts), "previous": previous})
-
-
-def _entry(seq: int, body: bytes, signature: bytes) -> Entry:
-    """The stored bytes decide; `seq` of the row must be the one that was signed."""
-    try:
-        value = parse_canonical(body)
-    except PrivetError:
-        raise _malformed() from None
-    if not isinstance(value, Mapping) or value.get("seq") != seq:
-        raise _malformed()
-    return Entry.from_json({**value, "digest": digest_bytes(body), "signature": signature.hex()})
-
-
-def _all(connection: sqlite3.Connection, start: int) -> list[Entry]:
-    rows = connection.execute("SELECT seq, body, signature FROM entry WHERE seq >= ? ORDER BY seq", (start,))
-    return [_entry(seq, bytes(body), bytes(signature)) for seq, body, signature in rows]
-
-
-def _last(connection: sqlite3.Connection) -> Entry | None:
-    row = connection.execute("SELECT seq, body, signature FROM entry ORDER BY seq DESC LIMIT 1").fetchone()
-    return _entry(row[0], bytes(row[1]), bytes(row[2])) if row else None
-
-
-def _signed_by(public_hex: str, signature: str, body: bytes) -> bool:
-    try:
-        raw = bytes.fromhex(signature)
-    except ValueError:
-        return False
-    return raw.hex() == signature and verify_signature(public_hex, raw, _SIGNED + body)
-
-
-def _malformed() -> IntegrityError:
-    return IntegrityError("E-JOURNAL-001", "a journal entry is malformed", "Restore the journal from its backup")
+def _times(now: datetime, last: Entry | None) -> tuple[str, str | None]:
+    """`at`, and what the clock showed where that is earlier than the newest entry."""
+    shown = now.astimezone(UTC).isoformat(timespec="milliseconds")
+    return (last.at, shown) if last is not None and shown < last.at else (shown, None)

@@ -16,6 +16,8 @@ from pathlib import Path
 from pipeline.bundle import approval_path
 from pipeline.evidence import PREDICATE_TYPES, EvidenceFile, evidence_document
 from privacy.canonical import Digest, canonical_json, digest_bytes, digest_of
+from privacy.checkpoint import Checkpoint, TlogProof, sign_checkpoint
+from privacy.entries import journal_verifier
 from privacy.gates import APPROVAL_TYPE, GateName, approval_predicate
 from privacy.signing import SigningKey, make_statement, seal_envelope
 from tests.worlds.release_world import Lies, World
@@ -43,9 +45,10 @@ class Insider:
     lies: Lies | None = None
     votes: Callable[[World, dict[str, bytes]], None] | None = None
     changes: tuple[tuple[str, object], ...] = ()
+    witness: str = ""
 
     def build(self, path: Path) -> tuple[World, Path]:
-        world = World(path, self.lies, "own", **dict(self.changes)).run()
+        world = World(path, self.lies, "own", self.witness, **dict(self.changes)).run()
         votes = self.votes or honest_votes
         return world, world.force_bundle(path / "bundle", lambda files: votes(world, files))
 
@@ -168,6 +171,103 @@ def empty_journal(folder: Path, world: World, other: Path) -> None:
     relist(folder)
 
 
+def backdated_journal(folder: Path, world: World, other: Path) -> None:
+    _edit(folder / "journal.json", lambda j: j["entries"][2].update(at="2020-01-01T00:00:00.000+00:00"))
+    relist(folder)
+
+
+def reordered_journal(folder: Path, world: World, other: Path) -> None:
+    _edit(folder / "journal.json", lambda j: j["entries"].insert(1, j["entries"].pop(2)))
+    relist(folder)
+
+
+def thinned_and_renumbered_journal(folder: Path, world: World, other: Path) -> None:
+    def thin(journal: dict) -> None:  # type: ignore[type-arg]
+        journal["entries"].pop(2)
+        for seq, entry in enumerate(journal["entries"], journal["frontier"]["size"]):
+            entry["seq"] = seq
+
+    _edit(folder / "journal.json", thin)
+    relist(folder)
+
+
+def replaced_frontier(folder: Path, world: World, other: Path) -> None:
+    _edit(folder / "journal.json", lambda j: j["frontier"]["nodes"].__setitem__(0, "00" * 32))
+    relist(folder)
+
+
+def frontier_of_nothing(folder: Path, world: World, other: Path) -> None:
+    """As if the run had begun the journal."""
+    _edit(folder / "journal.json", lambda j: j.update(frontier={"size": 0, "nodes": []}))
+    relist(folder)
+
+
+def stripped_checkpoint(folder: Path, world: World, other: Path) -> None:
+    _edit(folder / "journal.json", lambda j: j.update(checkpoint=""))
+    relist(folder)
+
+
+def checkpoint_without_a_signature(folder: Path, world: World, other: Path) -> None:
+    _edit(folder / "journal.json", lambda j: j.update(checkpoint=j["checkpoint"].partition("\n\n")[0] + "\n\n"))
+    relist(folder)
+
+
+def checkpoint_of_another_journal(folder: Path, world: World, other: Path) -> None:
+    def sign(journal: dict) -> None:  # type: ignore[type-arg]
+        own = Checkpoint.parse(journal["checkpoint"])
+        elsewhere = journal_verifier(STRANGER.public_hex).name
+        journal["checkpoint"] = sign_checkpoint(elsewhere, own.size, own.root, STRANGER).note
+
+    _edit(folder / "journal.json", sign)
+    relist(folder)
+
+
+def checkpoint_signed_by_a_stranger(folder: Path, world: World, other: Path) -> None:
+    def sign(journal: dict) -> None:  # type: ignore[type-arg]
+        own = Checkpoint.parse(journal["checkpoint"])
+        journal["checkpoint"] = sign_checkpoint(own.origin, own.size, own.root, STRANGER).note
+
+    _edit(folder / "journal.json", sign)
+    relist(folder)
+
+
+def checkpoint_of_a_later_state(folder: Path, world: World, other: Path) -> None:
+    later = json.loads((other / "journal.json").read_bytes())["checkpoint"]
+    _edit(folder / "journal.json", lambda j: j.update(checkpoint=later))
+    relist(folder)
+
+
+def forked_checkpoint_of_the_stolen_key(folder: Path, world: World, other: Path) -> None:
+    def fork(journal: dict) -> None:  # type: ignore[type-arg]
+        own = Checkpoint.parse(journal["checkpoint"])
+        journal["checkpoint"] = sign_checkpoint(own.origin, own.size, b"\0" * 32, world.home.key).note
+
+    _edit(folder / "journal.json", fork)
+    relist(folder)
+
+
+def proof_of_another_entry(folder: Path, world: World, other: Path) -> None:
+    shutil.copy(folder / "proofs/audit.tlog-proof", folder / "proofs/train.tlog-proof")
+    relist(folder)
+
+
+def proof_of_another_run(folder: Path, world: World, other: Path) -> None:
+    shutil.copy(other / "proofs/train.tlog-proof", folder / "proofs/train.tlog-proof")
+    relist(folder)
+
+
+def proof_that_leads_elsewhere(folder: Path, world: World, other: Path) -> None:
+    path = folder / "proofs/train.tlog-proof"
+    proof = TlogProof.parse(path.read_text())
+    path.write_text(TlogProof(proof.index, (b"\0" * 32, *proof.path[1:]), proof.checkpoint, proof.extra).format())
+    relist(folder)
+
+
+def stripped_proof(folder: Path, world: World, other: Path) -> None:
+    (folder / "proofs/train.tlog-proof").unlink()
+    relist(folder)
+
+
 def extra_file(folder: Path, world: World, other: Path) -> None:
     (folder / "README.txt").write_text("trust me")
 
@@ -252,9 +352,24 @@ OUTSIDERS: tuple[Outsider, ...] = tuple(
         (statement_by_a_stranger, "E-SIGN-002"),
         (statement_by_an_approver, "E-CLAIM-004"),
         (edited_journal, "E-JOURNAL-002"),
-        (truncated_journal, "E-CLAIM-009"),
+        (truncated_journal, "E-JOURNAL-010"),
         (journal_with_a_hole, "E-JOURNAL-003"),
         (empty_journal, "E-JOURNAL-001"),
+        (backdated_journal, "E-JOURNAL-013"),
+        (reordered_journal, "E-JOURNAL-003"),
+        (thinned_and_renumbered_journal, "E-JOURNAL-010"),
+        (replaced_frontier, "E-JOURNAL-002"),
+        (frontier_of_nothing, "E-JOURNAL-003"),
+        (stripped_checkpoint, "E-NOTE-001"),
+        (checkpoint_without_a_signature, "E-NOTE-001"),
+        (checkpoint_of_another_journal, "E-NOTE-003"),
+        (checkpoint_signed_by_a_stranger, "E-NOTE-003"),
+        (checkpoint_of_a_later_state, "E-JOURNAL-010"),
+        (forked_checkpoint_of_the_stolen_key, "E-JOURNAL-002"),
+        (proof_of_another_entry, "E-CLAIM-020"),
+        (proof_of_another_run, "E-CLAIM-020"),
+        (proof_that_leads_elsewhere, "E-NOTE-004"),
+        (stripped_proof, "E-CLAIM-002"),
         (extra_file, "E-BUNDLE-002"),
         (extra_file_among_the_audits, "E-BUNDLE-002"),
         (extra_folder, "E-BUNDLE-002"),
@@ -365,5 +480,6 @@ INSIDERS: tuple[Insider, ...] = (
     Insider("role_not_held", 3, "E-GATE-014", votes=_role_not_held),
     Insider("quorum_one_short", 3, "E-GATE-017", votes=_one_short),
     Insider("approval_without_a_reason", 3, "E-GATE-019", votes=_no_reason),
+    Insider("released_without_its_witness", 3, "E-CLAIM-021", witness="witness.example/w1"),
     Insider("use_votes_at_the_release_gate", 3, "E-GATE-010", votes=_use_vote_as_release_vote),
 )

@@ -58,7 +58,10 @@ class Lies:
 class World:
     """An honest home with three people; `run()` goes as far as the assembled evidence."""
 
-    def __init__(self, path: Path, lies: Lies | None = None, custody: Custody = "own", **changes: object) -> None:
+    def __init__(
+        self, path: Path, lies: Lies | None = None, custody: Custody = "own", witness: str = "", **changes: object
+    ) -> None:
+        """witness: enrol one of this name, so that no release does without its cosignature."""
         self.path = path
         self.lies = lies or Lies()
         self.policy: Policy = make_policy(**changes)
@@ -66,6 +69,9 @@ class World:
         self.keys = {name: SigningKey.generate() for name in PEOPLE}
         for name, roles in PEOPLE.items():
             add_person(self.home, Person(name, self.keys[name].public_hex, roles, custody))
+        self.witness_key = SigningKey.generate()
+        if witness:
+            add_person(self.home, Person(witness, self.witness_key.public_hex, ("witness",)))
         self.now = datetime.now(UTC)
         self._ledger_key = "train-1"
         self.draws = False
