@@ -1,23 +1,26 @@
 """The training run's hold on the home: its lease in the ledger, its sealed checkpoint, and the lock that keeps others out.
 
-Guarantee: steps are charged durably before they run; a checkpoint on disk is ciphertext; one process at a time trains a
-run, so no two of them can run steps under one lease. The lock falls with the process that holds it.
+Guarantee: steps are charged durably before they run, to every dataset that the data came from, at once; a checkpoint on disk
+is ciphertext; one process at a time trains a run, so no two of them can run steps under one lease. The lock falls with the
+process that holds it.
+Not covered: the same files ingested a second time under another dataset's name share no manifest, so no budget.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.provisional import keep
-from pipeline.stage import ArtifactRef
-from privacy.canonical import Json, canonical_json, parse_canonical
+from pipeline.stage import ArtifactRef, load_manifest
+from privacy.canonical import Digest, Json, canonical_json, parse_canonical
 from privacy.errors import EnvironmentFault, IntegrityError, PolicyError, PrivetError
+from privacy.mechanisms import PoissonSampledGaussian
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -30,16 +33,50 @@ def budget_scope(policy: Policy) -> str:
     return f"{policy.dataset}/{policy.privacy_unit.name}"
 
 
+def budget_scopes(home: Home, policy: Policy, protect_digest: Digest) -> tuple[str, ...]:
+    """The policy's own scope, then that of every other dataset in the lineage of the protected one.
+
+    A quarantine that is replayed under a policy with another dataset name is still the first dataset's data.
+    """
+    others = source_datasets(home, protect_digest) - {policy.dataset}
+    return (budget_scope(policy), *(f"{dataset}/{policy.privacy_unit.name}" for dataset in sorted(others)))
+
+
+def source_datasets(home: Home, digest: Digest) -> set[str]:
+    """Datasets of a manifest and of everything it was made from. Raises IntegrityError E-TRAIN-027 when the way is cut."""
+    pending, seen, found = [digest], {digest}, set()
+    while pending:
+        try:
+            manifest = load_manifest(home, pending.pop())
+        except PrivetError as error:
+            raise IntegrityError(
+                "E-TRAIN-027",
+                f"the lineage of the data can't be followed to its sources ({error.code}): whose budget it spends is unknown",
+                "Restore objects/ from a backup, or run ingest and protect again",
+            ) from None
+        found.add(manifest.dataset)
+        # `source` is the digest of the files outside; every other input is a manifest.
+        made_from = {made for name, made in manifest.inputs.items() if name != "source"} - seen
+        seen |= made_from
+        pending += sorted(made_from)
+    return found
+
+
 class LedgerLease:
     """The reservation of one run; all its attempts share it, so what a crash lost stays charged."""
 
-    def __init__(self, ledger: Ledger, key: str, policy: Policy, noise_multiplier: float, steps: int) -> None:
-        """Reserve `steps`. Raises BudgetExceeded E-BUDGET-001 and the ledger's own errors; nothing is charged then."""
+    def __init__(
+        self, ledger: Ledger, key: str, policy: Policy, noise_multiplier: float, steps: int, scopes: Sequence[str]
+    ) -> None:
+        """Reserve `steps` in all scopes of `budget_scopes`, or in none.
+
+        Raises BudgetExceeded E-BUDGET-001 and the ledger's own errors; nothing is charged then.
+        """
         self._ledger, self._key = ledger, key
-        budget, scope = policy.budget, budget_scope(policy)
-        _refuse_another_unit(ledger, policy)
-        ledger.open_scope(scope, policy.privacy_unit.name, budget.cap_epsilon, budget.delta)
-        ledger.reserve(key, scope, budget.sampling_probability, noise_multiplier, steps)
+        refuse_another_unit(ledger, policy, scopes)
+        _open(ledger, policy, scopes)
+        mechanism = PoissonSampledGaussian(policy.budget.sampling_probability, noise_multiplier)
+        ledger.reserve_many(key, scopes, mechanism, steps)
         found = ledger.spend(key)
         assert found is not None
         self.taken = found.leased
@@ -54,16 +91,24 @@ class LedgerLease:
         self._ledger.settle(self._key, self.taken)
 
 
-def _refuse_another_unit(ledger: Ledger, policy: Policy) -> None:
-    """Scopes of different units are not added up, so a renamed unit would be a fresh budget on data that is spent already."""
-    others = [
-        scope for scope in ledger.scopes() if scope.rpartition("/")[0] == policy.dataset and scope != budget_scope(policy)
-    ]
+def _open(ledger: Ledger, policy: Policy, scopes: Sequence[str]) -> None:
+    """Another dataset's own terms stand; one that nobody trained on yet gets those of the first policy that does."""
+    budget, unit = policy.budget, policy.privacy_unit.name
+    known = set(ledger.scopes())
+    for scope in scopes:
+        if scope == budget_scope(policy) or scope not in known:
+            ledger.open_scope(scope, unit, budget.cap_epsilon, budget.delta)
+
+
+def refuse_another_unit(ledger: Ledger, policy: Policy, scopes: Sequence[str]) -> None:
+    """Raises PolicyError E-TRAIN-018: scopes of different units are not added up, so a renamed unit would be a fresh budget."""
+    datasets = {scope.rpartition("/")[0] for scope in scopes}
+    others = [scope for scope in ledger.scopes() if scope.rpartition("/")[0] in datasets and scope not in scopes]
     if others:
+        dataset, _, unit = others[0].rpartition("/")
         raise PolicyError(
             "E-TRAIN-018",
-            f"the budget of dataset {policy.dataset} is counted per {others[0].rpartition('/')[2]}, "
-            f"and the policy names the unit {policy.privacy_unit.name}",
+            f"the budget of dataset {dataset} is counted per {unit}, and the policy names the unit {policy.privacy_unit.name}",
             "Keep privacy_unit.name; a budget can't be reset",
         )
 
@@ -73,7 +118,8 @@ def journal_reservation(home: Home, run: str, key: str) -> None:
     spend = home.ledger.spend(key)
     known = any(e.kind == "budget_reserved" and e.facts.get("ledger_key") == key for e in home.journal.entries())
     if spend is not None and not known:
-        facts: dict[str, Json] = {"run": run, "ledger_key": key, "scope": spend.scope, "reservation": spend.fingerprint}
+        scopes = ", ".join(spend.scopes)
+        facts: dict[str, Json] = {"run": run, "ledger_key": key, "scope": scopes, "reservation": spend.fingerprint}
         home.journal.append("budget_reserved", facts)
 
 
@@ -122,7 +168,8 @@ class SealedCheckpoints:
 
     def save(self, data: bytes) -> None:
         before = self._ref()
-        ref = self.home.store.put_sealed(data, dataset=self.dataset, path=f"checkpoints/{self.key}", data_class="checkpoint")
+        place = {"dataset": self.dataset, "path": f"checkpoints/{self.key}", "data_class": "checkpoint", "version": self.key}
+        ref = self.home.store.put_sealed(data, **place)
         temporary = self._pointer.with_suffix(".new")
         try:
             with _disk_faults(), temporary.open("wb") as file:

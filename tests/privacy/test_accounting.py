@@ -88,6 +88,29 @@ def test_epsilon_is_never_below_the_tighter_prv_accountant(q: float, sigma: floa
     assert tight - 0.011 <= ours <= 1.5 * tight + 0.1
 
 
+def test_the_filter_admits_what_dp_accounting_would_to_a_thousandth() -> None:
+    """Over DP-SGD as people run it, and its corners; the orders of dp-accounting are all among ours."""
+    pytest.importorskip("dp_accounting")
+    from benchmarks.atrest_ledger import SETTINGS, admission_loss
+
+    assert len(SETTINGS) > 250
+    assert admission_loss() <= 0.1
+
+
+@pytest.mark.parametrize(
+    ("q", "sigma", "steps"),
+    [(0.001, 0.8, 10_000), (0.01, 1.0, 100), (0.02, 1.388, 1500), (1.0, 20.0, 50)],
+)
+def test_epsilon_is_never_below_that_of_dp_accounting_at_our_orders(q: float, sigma: float, steps: int) -> None:
+    events = pytest.importorskip("dp_accounting.dp_event")
+    from dp_accounting.rdp import RdpAccountant
+
+    theirs, gaussian = RdpAccountant(list(ORDERS)), events.GaussianDpEvent(sigma)
+    theirs.compose(events.SelfComposedDpEvent(gaussian if q == 1 else events.PoissonSampledDpEvent(q, gaussian), steps))
+    ours = epsilon_of(rdp_poisson_gaussian(q, sigma) * steps, 1e-5)
+    assert theirs.get_epsilon(1e-5) <= ours <= theirs.get_epsilon(1e-5) + 2e-6
+
+
 def test_without_sampling_it_is_the_gaussian_mechanism() -> None:
     assert rdp_poisson_gaussian(1.0, 2.0) == pytest.approx(np.array(ORDERS) / 8, rel=1e-9)
     assert rdp_poisson_gaussian(1 - 1e-9, 2.0) == pytest.approx(np.array(ORDERS) / 8, rel=1e-6)
