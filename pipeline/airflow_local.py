@@ -20,8 +20,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
+from pipeline import airflow_policy
 from pipeline.airflow_database import child_environment, list_dags, listed, migrate, migrated
 from pipeline.airflow_processes import ProcessGroup, RunningLock
 from pipeline.airflow_rest import AirflowRest, PendingGate, RunState, TaskState
@@ -50,6 +51,7 @@ def airflow_environment(home: Path, dags: Path | None = None) -> dict[str, str]:
     people = _people(home)
     root = _private_root(home)
     local = _local_settings(root)
+    _write_cluster_policy(root)
     users = ",".join([*(f"{name}:user" for name in people), f"{READER}:viewer"])
     url = f"http://127.0.0.1:{local['port']}"
     return {
@@ -70,6 +72,8 @@ def airflow_environment(home: Path, dags: Path | None = None) -> dict[str, str]:
         "AIRFLOW__LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(root / "logs" / "dag_processor"),
         "NO_PROXY": "127.0.0.1,localhost",
         "no_proxy": "127.0.0.1,localhost",
+        "AIRFLOW__WORKERS__SECRETS_BACKEND_KWARGS": json.dumps({"home": str(home)}),
+        **_GUARDS,
         **_TUNING,
     }
 
@@ -99,8 +103,14 @@ def prepare_database(home: Path, tell: Callable[[str], None], dags: Path | None 
         lock.release()
 
 
+# By name, as importing these classes imports Airflow.
+_GUARDS: Mapping[str, str] = {
+    "AIRFLOW__CORE__EXECUTOR": "pipeline.airflow_executor.QuietLocalExecutor",
+    "AIRFLOW__CORE__XCOM_BACKEND": "pipeline.airflow_xcom.ReferenceXCom",
+    # For workers only: api-server and scheduler need no connection, so they never open the keyring.
+    "AIRFLOW__WORKERS__SECRETS_BACKEND": "pipeline.airflow_secrets.HomeSecrets",
+}
 _TUNING: Mapping[str, str] = {
-    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     "AIRFLOW__CORE__PARALLELISM": "2",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -196,25 +206,6 @@ class LocalAirflow:
             "E-AIRFLOW-006", f"Airflow was not healthy after {timeout_seconds:.0f} s", f"Look into {self._log_folder}"
         )
 
-    def trigger(self, dag_id: str, conf: Mapping[str, str], user: str) -> str:
-        return self.rest.trigger(dag_id, conf, user)
-
-    def pending_gates(self, dag_id: str = "~", run_id: str = "~") -> tuple[PendingGate, ...]:
-        return self.rest.pending_gates(dag_id, run_id)
-
-    def answer(
-        self,
-        gate: PendingGate,
-        user: str,
-        reason: str,
-        decision: Literal["approve", "reject"] = "approve",
-        envelope: str | None = None,
-    ) -> None:
-        self.rest.answer(gate, user, reason, decision, envelope)
-
-    def run_state(self, dag_id: str, run_id: str) -> RunState:
-        return self.rest.run_state(dag_id, run_id)
-
     def wait(
         self,
         dag_id: str,
@@ -232,7 +223,7 @@ class LocalAirflow:
         asked: set[tuple[str, int]] = set()
         while time.monotonic() < deadline:
             self._check_alive()
-            state = self.run_state(dag_id, run_id)
+            state = self.rest.run_state(dag_id, run_id)
             for task in state.tasks:
                 if seen.get(task.task_id) != (task.state, task.try_number):
                     seen[task.task_id] = (task.state, task.try_number)
@@ -240,7 +231,7 @@ class LocalAirflow:
             if state.finished:
                 return state
             if on_gate is not None and any(task.state == "awaiting_input" for task in state.tasks):
-                for gate in self.pending_gates(dag_id, run_id):
+                for gate in self.rest.pending_gates(dag_id, run_id):
                     if (gate.task_id, gate.try_number) not in asked:
                         asked.add((gate.task_id, gate.try_number))
                         on_gate(gate)
@@ -282,6 +273,14 @@ def _private_root(home: Path) -> Path:
     for folder in (root, root / "logs"):
         folder.mkdir(exist_ok=True, mode=0o700)
     return root
+
+
+def _write_cluster_policy(root: Path) -> None:
+    """Airflow imports this file in every process, before any DAG."""
+    (root / "config").mkdir(exist_ok=True, mode=0o700)
+    path = root / "config" / "airflow_local_settings.py"
+    if not path.exists() or path.read_text() != airflow_policy.LOCAL_SETTINGS:
+        _write_private(path, airflow_policy.LOCAL_SETTINGS)
 
 
 def _people(home: Path) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -253,6 +254,23 @@ def test_services_wait_for_what_they_need(services: dict[str, Any]) -> None:
 
 def test_gates_get_the_heartbeat_that_airflows_race_needs(services: dict[str, Any]) -> None:
     assert services["scheduler"]["environment"]["AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL"] == "1"
+
+
+def test_what_keeps_data_and_secrets_out_of_airflow_is_set_for_every_process(services: dict[str, Any]) -> None:
+    from airflow.executors.local_executor import LocalExecutor
+    from airflow.sdk.bases.secrets_backend import BaseSecretsBackend
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    from pipeline.airflow_local import _GUARDS
+
+    kinds = {"EXECUTOR": LocalExecutor, "XCOM_BACKEND": BaseXCom, "SECRETS_BACKEND": BaseSecretsBackend}
+    running = [s for s in services.values() if s.get("command", [""])[0:1] == ["airflow"]]
+    assert len(running) >= 4
+    for service in running:
+        for name, path in _GUARDS.items():
+            assert service["environment"][name] == path
+            module, _, kind = path.rpartition(".")
+            assert issubclass(getattr(importlib.import_module(module), kind), kinds[name.split("__")[-1]])
 
 
 # ---- the script and the guide

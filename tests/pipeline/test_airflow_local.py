@@ -158,6 +158,15 @@ def test_a_second_start_in_one_home_leaves_the_first_alone(home: Path, monkeypat
     assert len(swept) == 2
 
 
+def test_without_forked_workers_nothing_starts_that_could_print_past_the_masker(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.airflow_executor import QuietLocalExecutor
+
+    executor = QuietLocalExecutor(parallelism=1)
+    monkeypatch.setattr(executor, "is_mp_using_fork", False)
+    with pytest.raises(EnvironmentFault, match="E-AIRFLOW-016"):
+        executor.start()
+
+
 def test_a_start_that_fails_does_not_keep_the_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(running: LocalAirflow) -> None:
         raise EnvironmentFault("E-AIRFLOW-003", "a", "b")
