@@ -1,96 +1,125 @@
 """Erases one data subject: destroys the originals, sets a tombstone, and says honestly what else was derived from them.
 
 Guarantee: when `erase` returns, the vault no longer holds the subject's key or rows, no reader gets the subject's protected
-rows (pipeline.read), a later ingest is suppressed, and a signed receipt is stored and journalled. Safe to repeat.
-Not covered, and said in the receipt: source files, backups, models already trained, copies of what was released.
-Assumption: quarantined rejects spell the subject in clear; a row too broken for that stays until the quarantine is destroyed.
+rows (pipeline.read), a later ingest is suppressed, a training that runs stops at its next lease, and a signed receipt with
+the date by which old copies open no more is stored and journalled. Safe to repeat.
+Not covered, and said in the receipt: source files, models already trained, copies of what was released.
+Assumption: quarantined rejects spell the subject in clear; a row too broken for that goes with the quarantine's retention.
 """
 
 from __future__ import annotations
 
-import hmac
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from pipeline.quarantine import names_subject, quarantine_of, read_quarantine
+from pipeline.holdings import Found, Kind, Look
+from pipeline.lineage import Lineage, journal_time
 from pipeline.receipt import (
     ERASURE_TYPE,
+    Action,
     ArtifactTouched,
     DatasetTouched,
     ErasureReceipt,
+    Mechanism,
     ModelTouched,
     ReleaseTouched,
+    State,
+    TrainingTouched,
 )
-from pipeline.stage import Manifest, load_manifest
-from pipeline.tables import read_batches
+from pipeline.stage import Manifest
+from pipeline.training_watch import is_training, unfinished
 from privacy.accounting import MechanismTrace
-from privacy.canonical import Digest, Json, is_digest, parse_json
+from privacy.canonical import Digest, Json, parse_json
 from privacy.errors import PrivetError, UsageError
 from privacy.rounding import shown_up
 from privacy.signing import make_statement, seal_envelope
 
 if TYPE_CHECKING:
     from pipeline.home import Home
-    from privacy.journal import Entry
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
-_PROTECTED_REMEDY = (
-    "no reader gets them any more; the sealed rows, pseudonymised, stay: the dataset's retention is recorded, not enforced "
-    "in this version"
+CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
+_STATES: Mapping[Kind, tuple[State, str]] = {
+    "protected": (
+        "closed",
+        "no reader gets the pseudonymised rows any more; the end of the epoch writes the others anew",
+    ),
+    "raw": ("waiting", "protect will leave them out and destroy the batch"),
+    "quarantine": ("gone", "destroyed whole; the rejects of others can be ingested again from the source"),
+}
+_DESTROYED_REMEDY = (
+    "destroyed before, so nobody can tell whether it held the subject; what was made from it is listed as if it did"
 )
-_RAW_REMEDY = "protect will leave them out and destroy the batch"
-_QUARANTINE_REMEDY = "destroyed whole; the rejects of others can be ingested again from the source"
+_UNREAD_REMEDY = (
+    "it can't be looked into in this role, and the vault knew no such subject: a steward has to run this erasure again"
+)
 _RELEASE_REMEDY = "copies outside can't be called back; tell whoever received the bundle what the model's remedy says"
+_RUNNING_REMEDY = (
+    "it stops at its next lease and starts again without the subject, as far as its approval allows; a model that it commits "
+    "at this very moment is named in the statement that follows by the date given"
+)
+_INTERRUPTED_REMEDY = (
+    "continued, it starts again without the subject; its checkpoint is destroyed by the date given at the latest"
+)
 
 
 def erase(home: Home, subject: str, case_id: str, by: str) -> ErasureReceipt:
     """Erase `subject` (the value of the policy's subject field) from every dataset of this home.
 
     case_id names the request and by the person who carries it out; both are public in the receipt. Raises UsageError
-    E-ERASE-001 (no subject), E-ERASE-002 (case or name unusable), and the vault's E-VAULT-003 when old bytes could not
-    be cleared yet: run it again.
+    E-ERASE-001 (no subject), E-ERASE-002 (case or name unusable).
     """
-    _check(subject, case_id, by)
-    lineage = _Lineage.read(home)
-    names = sorted({*lineage.datasets(), *home.vault.datasets_of(subject)})
+    check_request(subject, {"case": case_id, "name of who erases": by})
     # The vault first: from here on the originals are gone and readers are closed, whatever fails below.
-    erased = {name: home.vault.erase(name, subject, case_id) for name in names}
-    tokens = {name: found.token for name, found in erased.items()}
-    artifacts = [*_protected(home, lineage, tokens), *_raw(home, lineage, tokens), *_quarantines(home, lineage, subject)]
+    erased = {name: home.vault.erase(name, subject, case_id) for name in home.vault.datasets_of(subject)}
+    lineage = Lineage.read(home)
+    erased |= {name: home.vault.erase(name, subject, case_id) for name in sorted(lineage.datasets() - set(erased))}
+    now = journal_time(home, datetime.now(UTC))
+    due = {name: (now + timedelta(days=lineage.erasure_days(name))).date().isoformat() for name in erased}
+    look = Look(home, lineage, subject, {name: found.token for name, found in erased.items()})
+    artifacts = tuple(
+        _artifact(home, found, erased[found.manifest.dataset].was_known, due[found.manifest.dataset])
+        for found in look.everywhere()
+    )
     touched = {a.manifest for a in artifacts if a.kind == "protected"}
-    derived = lineage.descendants(touched)
-    models = tuple(_model(home, d, lineage.manifests[d]) for d in derived if lineage.manifests[d].stage == "train")
+    derived = [d for d in lineage.descendants(touched) if lineage.manifests[d].stage == "train"]
+    models = tuple(_model(look, d) for d in dict.fromkeys([*derived, *look.earlier_models()]))
+    named = {m.manifest for m in models}
+    releases = lineage.releases(named, lineage.descendants(named))
     receipt = ErasureReceipt(
         case_id=case_id,
         by=by,
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
+        at=now.isoformat(timespec="seconds"),
         datasets=tuple(
-            DatasetTouched(name, commitment(home, name, token, case_id), erased[name].records, erased[name].was_known)
-            for name, token in tokens.items()
+            DatasetTouched(
+                name,
+                home.vault.commitment(name, found.token, case_id, "erasure"),
+                found.records,
+                found.was_known,
+                found.cleared,
+                due[name],
+            )
+            for name, found in sorted(erased.items())
         ),
-        artifacts=tuple(artifacts),
+        artifacts=artifacts,
         models=models,
-        releases=tuple(lineage.releases({m.manifest for m in models}, derived)),
+        trainings=tuple(_trainings(look, touched)),
+        releases=tuple(ReleaseTouched(e.seq, e.at, str(e.facts.get("policy_name")), _RELEASE_REMEDY) for e in releases),
+        unreadable=lineage.unreadable,
     )
     return _sign(home, receipt)
 
 
-def commitment(home: Home, dataset: str, token: str, case_id: str) -> Digest:
-    """Stands for the subject in receipt and journal: keyed and salted with the case, so it links to nothing outside."""
-    key = home.keyring.derive(f"{dataset}/erasure", "commitment")
-    return "sha256:" + hmac.digest(key, f"{case_id}\0{token}".encode(), "sha256").hex()
-
-
-def _check(subject: str, case_id: str, by: str) -> None:
+def check_request(subject: str, named: Mapping[str, str]) -> None:
+    """What is named here stays in the journal for good, so it must be a reference and not spell the person."""
     folded = _folded(subject)
     if not folded:
         raise UsageError("E-ERASE-001", "no subject was given", "Pass the value of the subject field")
-    for what, text in (("case", case_id), ("name of who erases", by)):
-        if not _NAME.fullmatch(text) or folded == _folded(text) or (len(folded) > 3 and folded in _folded(text)):
+    for what, text in named.items():
+        if not CASE.fullmatch(text) or folded == _folded(text) or (len(folded) > 3 and folded in _folded(text)):
             raise UsageError(
                 "E-ERASE-002",
                 f"the {what} has characters outside [A-Za-z0-9._:/-], is longer than 64, or spells the subject",
@@ -102,111 +131,67 @@ def _folded(text: str) -> str:
     return unicodedata.normalize("NFKC", text).casefold().strip()
 
 
-@dataclass(frozen=True, slots=True)
-class _Lineage:
-    """Every journalled stage manifest, in journal order, and the entries themselves."""
-
-    manifests: Mapping[Digest, Manifest]
-    entries: Sequence[Entry]
-
-    @classmethod
-    def read(cls, home: Home) -> _Lineage:
-        entries = home.journal.entries()
-        manifests: dict[Digest, Manifest] = {}
-        for entry in entries:
-            digest = entry.facts.get("manifest")
-            if entry.kind == "stage" and isinstance(digest, str) and digest not in manifests:
-                manifests[digest] = load_manifest(home, digest)
-        return cls(manifests, entries)
-
-    def datasets(self) -> set[str]:
-        return {manifest.dataset for manifest in self.manifests.values()}
-
-    def descendants(self, roots: set[Digest]) -> list[Digest]:
-        """Manifests made from `roots`, directly or not. Inputs are journalled before outputs, so one pass is enough."""
-        reached = set(roots)
-        found = []
-        for digest, manifest in self.manifests.items():
-            if digest not in reached and reached & set(manifest.inputs.values()):
-                reached.add(digest)
-                found.append(digest)
-        return found
-
-    def releases(self, models: set[Digest], derived: Sequence[Digest]) -> Iterator[ReleaseTouched]:
-        """Release entries that name such a model or what was made from it, or that end a run that trained one."""
-        named = {*models, *derived} if models else set()
-        runs = {e.facts.get("run") for e in self.entries if e.kind == "stage" and e.facts.get("manifest") in models}
-        for entry in self.entries:
-            if entry.kind == "release" and (entry.facts.get("run") in runs or named & set(_digests(dict(entry.facts)))):
-                yield ReleaseTouched(entry.seq, entry.at, str(entry.facts.get("policy_name")), _RELEASE_REMEDY)
+def _artifact(home: Home, found: Found, known: bool, due: str) -> ArtifactTouched:
+    """A quarantine that names the subject is destroyed whole: its rows carry no token. So is one that can't be read, if
+    the subject was known; for a stranger's request a role without the key must not destroy what others left there."""
+    state, remedy = _STATES[found.kind]
+    if found.place is None:
+        state, remedy = "gone", _DESTROYED_REMEDY
+    elif found.kind == "quarantine" and found.records is None and not known:
+        state, remedy = "waiting", _UNREAD_REMEDY
+    elif found.kind == "quarantine":
+        home.store.shred(found.place)
+    return ArtifactTouched(found.kind, found.manifest.dataset, found.digest, found.records, state, due, remedy)
 
 
-def _protected(home: Home, lineage: _Lineage, tokens: Mapping[str, str]) -> Iterator[ArtifactTouched]:
-    for digest, manifest in lineage.manifests.items():
-        ref = manifest.outputs.get("protected")
-        if ref is None or not home.store.exists(ref):
-            continue
-        units = (batch.column(0).to_pylist() for batch in read_batches(home.store, ref, ["unit"]))
-        records = sum(column.count(tokens[manifest.dataset]) for column in units)
-        if records:
-            yield ArtifactTouched("protected", manifest.dataset, digest, records, _PROTECTED_REMEDY)
-
-
-def _raw(home: Home, lineage: _Lineage, tokens: Mapping[str, str]) -> Iterator[ArtifactTouched]:
-    """Raw batches that protect has not consumed yet; there the subject stands in clear, so tokens are computed."""
-    for digest, manifest in lineage.manifests.items():
-        ref = manifest.outputs.get("raw")
-        if ref is None or not home.store.exists(ref):
-            continue
-        wanted, records = tokens[manifest.dataset], 0
-        for batch in read_batches(home.store, ref, ["subject"]):
-            records += home.vault.tokens(manifest.dataset, batch.column(0).to_pylist()).count(wanted)
-        if records:
-            yield ArtifactTouched("raw", manifest.dataset, digest, records, _RAW_REMEDY)
-
-
-def _quarantines(home: Home, lineage: _Lineage, subject: str) -> Iterator[ArtifactTouched]:
-    """A quarantine that names the subject is destroyed whole: its rows can't be told apart by token."""
-    for digest, manifest in lineage.manifests.items():
-        ref = quarantine_of(manifest)
-        if ref is None or not home.store.exists(ref):
-            continue
-        records = sum(names_subject(reject, subject) for reject in read_quarantine(home.store, ref))
-        if records:
-            home.store.shred(ref)
-            yield ArtifactTouched("quarantine", manifest.dataset, digest, records, _QUARANTINE_REMEDY)
-
-
-def _model(home: Home, digest: Digest, manifest: Manifest) -> ModelTouched:
-    """The remedy follows from the mechanism trace; a model without one that can be read counts as not private."""
-    ref = manifest.outputs.get("trace")
-    if ref is None:
-        return ModelTouched(digest, "non_private", None, None, "withdraw and retrain")
-    try:
-        recorded = parse_json(home.store.read_plain(ref))
-        if isinstance(recorded, Mapping) and recorded.get("mechanism") == "none":
-            return ModelTouched(digest, "non_private", None, None, "withdraw and retrain")
-        trace = MechanismTrace.from_json(recorded)
-    except PrivetError:
-        return ModelTouched(digest, "unknown", None, None, "withdraw and retrain: its mechanism trace can't be read")
+def _model(look: Look, digest: Digest) -> ModelTouched:
+    """The remedy by the rule of the receipt; a model without a trace that can be read counts as not private."""
+    manifest = look.lineage.manifests[digest]
+    released = any(True for _ in look.lineage.releases({digest}, look.lineage.descendants({digest})))
+    mechanism, trace = _mechanism(look.home, manifest)
+    epsilon, delta = (None, None) if trace is None else (trace.epsilon, trace.delta)
+    action: Action = "withdraw" if released else "retrain"
+    then = "withdraw the release and retrain" if released else "retrain; until then nothing made from it may leave"
+    if trace is None:
+        why = "its mechanism trace can't be read" if mechanism == "unknown" else "no mechanism bounds what it learnt"
+        return ModelTouched(digest, mechanism, None, None, action, f"{then}: {why}")
+    audit, limit = look.lineage.privacy_audit(look.home, digest), look.lineage.retention_of(manifest).erasure_epsilon
+    if audit in ("failed", "not_evaluated"):
+        return ModelTouched(digest, mechanism, epsilon, delta, action, f"{then}: the audit of its privacy says {audit}")
+    if trace.epsilon > limit:
+        why = f"its epsilon {shown_up(trace.epsilon)} is above retention.erasure_epsilon {shown_up(limit)}"
+        return ModelTouched(digest, mechanism, epsilon, delta, action, f"{then}: {why}")
     # Running the policy again finds this very model; a silent new training would spend budget that nobody approved.
     bound = (
         f"bounded by (epsilon {shown_up(trace.epsilon)}, delta {trace.delta}); to train without the subject, "
         "change the policy and have that use approved"
     )
-    return ModelTouched(digest, "dp_sgd", trace.epsilon, trace.delta, bound)
+    return ModelTouched(digest, mechanism, epsilon, delta, "dp_bound", bound)
 
 
-def _digests(value: Json) -> Iterator[Digest]:
-    if isinstance(value, str):
-        if is_digest(value):
-            yield value
-    elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _digests(part)
-    elif isinstance(value, Sequence):
-        for part in value:
-            yield from _digests(part)
+def _mechanism(home: Home, manifest: Manifest) -> tuple[Mechanism, MechanismTrace | None]:
+    ref = manifest.outputs.get("trace")
+    if ref is None:
+        return "non_private", None
+    try:
+        recorded = parse_json(home.store.read_plain(ref))
+        if isinstance(recorded, Mapping) and recorded.get("mechanism") == "none":
+            return "non_private", None
+        return "dp_sgd", MechanismTrace.from_json(recorded)
+    except PrivetError:
+        return "unknown", None
+
+
+def _trainings(look: Look, touched: set[Digest]) -> Iterator[TrainingTouched]:
+    """Started on such data and not ended: by the lock it is told whether one runs at this moment."""
+    for training in unfinished(look.lineage.entries):
+        if training.protect not in touched:
+            continue
+        named = (training.ledger_key, training.run, training.dataset)
+        if is_training(look.home, training.ledger_key):
+            yield TrainingTouched(*named, "running", _RUNNING_REMEDY)
+        else:
+            yield TrainingTouched(*named, "interrupted", _INTERRUPTED_REMEDY)
 
 
 def _sign(home: Home, receipt: ErasureReceipt) -> ErasureReceipt:
@@ -216,10 +201,12 @@ def _sign(home: Home, receipt: ErasureReceipt) -> ErasureReceipt:
     facts: dict[str, Json] = {
         "case": receipt.case_id,
         "by": receipt.by,
-        "subject": {d.dataset: d.commitment for d in receipt.datasets},
+        "subject": dict(subjects),
+        "due": {d.dataset: d.gone_by for d in receipt.datasets},
         "was_known": receipt.was_known,
         "artifacts": len(receipt.artifacts),
-        "models": [m.manifest for m in receipt.models],
+        "models": {m.manifest: m.action for m in receipt.models},
+        "trainings": [t.ledger_key for t in receipt.trainings],
         "releases": [r.entry for r in receipt.releases],
         "receipt": ref.digest,
     }

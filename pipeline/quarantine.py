@@ -46,8 +46,8 @@ class Reject:
 class Quarantine:
     """Collects the rejects of one run; `ref` after the block is the sealed table, None when there were none."""
 
-    def __init__(self, store: Store, dataset: str, path: str) -> None:
-        self._table = SealedTable(store, _schema(), dataset=dataset, path=path, data_class=DATA_CLASS)
+    def __init__(self, store: Store, dataset: str, path: str, version: Digest) -> None:
+        self._table = SealedTable(store, _schema(), dataset=dataset, path=path, data_class=DATA_CLASS, version=version)
         self.counts: Counter[str] = Counter()
 
     def __enter__(self) -> Quarantine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ from pipeline.ingest import ingest
 from pipeline.protect import protect
 from pipeline.read import read_protected
 from pipeline.receipt import ERASURE_TYPE
+from pipeline.renew import renew
+from pipeline.retain import run_retention
 from pipeline.stage import StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.subject import answer
+from pipeline.training_budget import only_trainer
+from pipeline.training_watch import journal_end, journal_start
 from pipeline.validate import validate
 from privacy.canonical import canonical_json
 from privacy.errors import PrivetError
@@ -99,7 +105,8 @@ def test_models_and_releases_are_named_with_an_honest_remedy(lived: tuple[World,
     found = {m.manifest: m for m in receipt.models}
     assert set(found) == {private.digest, open_model.digest}
     assert found[private.digest].remedy.startswith("bounded by (epsilon 8, delta 0.0001); to train without")
-    assert (found[open_model.digest].mechanism, found[open_model.digest].remedy) == ("non_private", "withdraw and retrain")
+    assert (found[private.digest].action, found[open_model.digest].action) == ("dp_bound", "withdraw")
+    assert found[open_model.digest].mechanism == "non_private"
     assert len(receipt.releases) == 2
     assert any(line.startswith(f"  release test_chat of {receipt.releases[0].at}: ") for line in receipt.lines())
 
@@ -170,6 +177,117 @@ def test_every_dataset_that_holds_the_subject_is_reached(world: World) -> None:
         protected(world, world.context(dataset=name))
     receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
     assert [(d.dataset, d.vault_records) for d in receipt.datasets] == [("other_chat", 4), ("test_chat", 4)]
+
+
+def audited(world: World, ctx: StageContext, model: StageResult, outcome: str, check: str = "audit.canary_reveal") -> None:
+    said = {check: outcome, "audit.ledger_match": "passed"}
+    verdicts = canonical_json([{"check": c, "outcome": o, "reason": "r", "evidence": None} for c, o in said.items()])
+    ref = world.home.store.put_plain(verdicts, dataset="test_chat", path="verdicts.json", data_class="evidence")
+    run_stage(ctx, "audit", {"train": model.digest}, lambda: StageOutput({"verdicts": ref}, {}))
+
+
+@pytest.mark.parametrize(
+    ("limit", "outcome", "check", "released", "action"),
+    [
+        (8.0, None, "", False, "dp_bound"),
+        (8.0, "passed", "audit.canary_reveal", True, "dp_bound"),
+        (8.0, "failed", "audit.utility", True, "dp_bound"),
+        (8.0, "failed", "audit.canary_reveal", False, "retrain"),
+        (8.0, "not_evaluated", "probe.clipping", True, "withdraw"),
+        (7.9, "passed", "audit.canary_reveal", False, "retrain"),
+        (7.9, None, "", True, "withdraw"),
+    ],
+)
+def test_the_remedy_of_a_model_follows_the_stated_rule(
+    world: World, limit: float, outcome: str | None, check: str, released: bool, action: str
+) -> None:
+    """A bound is a remedy only within the policy's limit and while no audit of privacy speaks against it."""
+    world.write("a.jsonl", lines(records(20)))
+    ctx = world.context(**{"retention.erasure_epsilon": limit})
+    model = trained(world, ctx, protected(world, ctx), private=True)
+    if outcome is not None:
+        audited(world, ctx, model, outcome, check)
+    if released:
+        world.home.journal.append("release", {"run": "run-1", "policy_name": "test_chat"})
+    (found,) = erase(world.home, SUBJECT, "DSAR-17", "demo_officer").models
+    assert (found.manifest, found.action) == (model.digest, action)
+
+
+def test_the_receipt_promises_the_strictest_day_of_the_datasets_policies(lived: tuple[World, StageResult]) -> None:
+    world, _ = lived
+    world.write("b.jsonl", lines(records(4)))
+    protected(world, world.context("run-2", **{"name": "other_policy", "retention.erasure_days": 9}))
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    expected = (datetime.fromisoformat(receipt.at) + timedelta(days=9)).date().isoformat()
+    assert [d.gone_by for d in receipt.datasets] == [expected]
+    assert world.home.journal.entries()[-1].facts["due"] == {"test_chat": expected}
+    assert f"open no more by {expected}" in receipt.lines()[1]
+
+
+def test_models_stay_named_when_the_rows_that_led_to_them_are_gone(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    model = trained(world, world.context(), done, private=True)
+    erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    renew(world.home, "test_chat")
+    again = erase(world.home, SUBJECT, "DSAR-18", "demo_officer")
+    assert [m.manifest for m in again.models] == [model.digest]
+    assert [a for a in again.artifacts if a.kind == "protected"] == []
+    other = erase(world.home, "customer-9999", "DSAR-19", "demo_officer")
+    assert other.models == ()
+
+
+def test_a_dataset_that_was_destroyed_before_counts_as_touched(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    model = trained(world, world.context(), done, private=False)
+    world.home.store.shred(done.manifest.outputs["protected"])
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    (lost,) = [a for a in receipt.artifacts if a.kind == "protected"]
+    assert (lost.records, lost.state) == (None, "gone")
+    assert [m.manifest for m in receipt.models] == [model.digest]
+
+
+def test_a_lost_manifest_does_not_stop_an_erasure_and_is_named(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    name = done.digest.removeprefix("sha256:")
+    (world.home.path / "objects" / name[:2] / name).unlink()
+    receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert receipt.unreadable == (done.digest,)
+    assert world.home.vault.reveal("test_chat", world.home.vault.token("test_chat", SUBJECT)) == []
+    assert any("nobody knows what it touches" in line for line in receipt.lines())
+
+
+def test_a_training_that_runs_is_named_and_one_that_ended_is_not(lived: tuple[World, StageResult]) -> None:
+    world, done = lived
+    ctx = world.context()
+    for key in ("train-a", "train-b", "train-c"):
+        journal_start(ctx, done.digest, "sha256:" + key[-1] * 64, key)
+    journal_start(ctx, "sha256:" + "0" * 64, "sha256:" + "0" * 64, "train-elsewhere")
+    journal_end(ctx, "train-c", "sha256:" + "1" * 64, None)
+    with only_trainer(world.home, "train-a"):
+        receipt = erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    assert [(t.ledger_key, t.state) for t in receipt.trainings] == [("train-a", "running"), ("train-b", "interrupted")]
+    assert "no result yet" not in receipt.lines()[0]
+    assert any(line.startswith("  training train-a (running): it stops at its next lease") for line in receipt.lines())
+
+
+def test_no_journal_entry_holds_the_identifier_or_a_token(lived: tuple[World, StageResult]) -> None:
+    """Nor a salt; and the commitments of two requests about one person have nothing in common."""
+    world, done = lived
+    trained(world, world.context(), done, private=True)
+    answer(world.home, SUBJECT, "ASK-1", "demo_officer")
+    erase(world.home, SUBJECT, "DSAR-17", "demo_officer")
+    run_retention(world.home, datetime.now(UTC) + timedelta(days=30))
+    told = json.dumps([entry.to_json() for entry in world.home.journal.entries()])
+    token = world.home.vault.token("test_chat", SUBJECT)
+    assert SUBJECT not in told
+    assert SUBJECT.upper() not in told
+    assert token not in told
+    assert token[1:] not in told
+    entries = {e.kind: e.facts["subject"]["test_chat"] for e in world.home.journal.entries() if "subject" in e.facts}  # type: ignore[index, call-overload]
+    assert set(entries) == {"subject_access", "erasure"}
+    assert entries["subject_access"] != entries["erasure"]
+    assert world.home.vault.known_commitment("test_chat", token, "DSAR-17") == entries["erasure"]
+    assert world.home.vault.known_commitment("test_chat", token, "ASK-1") is None  # erased with the subject
 
 
 @pytest.mark.parametrize(
