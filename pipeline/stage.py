@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from pipeline.provisional import keep, provisional
 from privacy.canonical import Digest, Json, Scalar, digest_of, parse_canonical
@@ -28,7 +28,11 @@ CODE_VERSION = "0.1.0"
 
 @dataclass(frozen=True, slots=True)
 class ArtifactRef:
-    """Points to one object of the store. `sealed` objects are encrypted; `digest` is over the stored bytes."""
+    """Points to one object of the store. `sealed` objects are encrypted; `digest` is over the stored bytes.
+
+    version: what a sealed object was made from, normally the digest of its stage's input; schema: digest of the columns of
+    a sealed table. Both are bound into the object; empty where there is none.
+    """
 
     digest: Digest
     data_class: str
@@ -36,6 +40,8 @@ class ArtifactRef:
     path: str
     size: int
     sealed: bool
+    version: str = ""
+    schema: str = ""
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -45,6 +51,8 @@ class ArtifactRef:
             "path": self.path,
             "size": self.size,
             "sealed": self.sealed,
+            "version": self.version,
+            "schema": self.schema,
         }
 
     @classmethod
@@ -57,8 +65,10 @@ class ArtifactRef:
                 "path": str(path),
                 "size": int(size),
                 "sealed": bool(sealed),
+                "version": str(version),
+                "schema": str(schema),
             }:
-                return cls(digest, data_class, dataset, path, size, sealed)
+                return cls(digest, data_class, dataset, path, size, sealed, version, schema)
         raise _malformed()
 
 
@@ -155,6 +165,7 @@ def run_stage(
         output = body()
         manifest = _manifest(ctx, stage, inputs, output)
         digest = ctx.home.store.put_json(manifest.to_json())
+        ctx.home.store.put_json(cast("Json", ctx.policy.canonical()))  # retention and erasure go by what was promised then
         facts: dict[str, Json] = {"stage": stage, "run": ctx.run_id, "policy": ctx.policy_digest, "manifest": digest}
         ctx.home.journal.append("stage", facts)
         try:
@@ -168,13 +179,29 @@ def run_stage(
 def committed(ctx: StageContext, stage: str, inputs: Mapping[str, Digest]) -> StageResult | None:
     """The committed result for these inputs, whether or not what it made still lies in the store.
 
-    None also when its manifest is gone; a damaged one raises IntegrityError E-STORE-002.
+    None also when its manifest is gone; a damaged one raises IntegrityError E-STORE-002. The record in results/ only says
+    where to look: whoever can write files there and has no key could point it at an older result or at a manifest of their
+    own (E-STAGE-005), so the signed journal has to know the manifest, and the manifest has to be of this very question.
     """
     store = ctx.home.store
-    found = store.result(_result_key(ctx, stage, inputs))
+    key = _result_key(ctx, stage, inputs)
+    found = store.result(key)
     if found is None or not store.holds(found):
         return None
-    return StageResult(found, load_manifest(ctx.home, found), reused=True)
+    manifest = load_manifest(ctx.home, found)
+    answered = _key(manifest.stage, manifest.policy_digest, manifest.inputs, manifest.code_version)
+    if answered != key or not _journalled(ctx, found):
+        raise IntegrityError(
+            "E-STAGE-005",
+            "a recorded result is of another stage, policy or input, or the journal does not know it",
+            "Find out who changed results/; restore it and the journal from one backup, or delete that record and run again",
+        )
+    return StageResult(found, manifest, reused=True)
+
+
+def _journalled(ctx: StageContext, manifest: Digest) -> bool:
+    entries = ctx.home.journal.entries()
+    return any(entry.kind == "stage" and entry.facts.get("manifest") == manifest for entry in reversed(entries))
 
 
 def whole(ctx: StageContext, result: StageResult) -> bool:
@@ -183,7 +210,11 @@ def whole(ctx: StageContext, result: StageResult) -> bool:
 
 
 def _result_key(ctx: StageContext, stage: str, inputs: Mapping[str, Digest]) -> Digest:
-    return digest_of({"stage": stage, "policy": ctx.policy_digest, "inputs": dict(inputs), "code_version": CODE_VERSION})
+    return _key(stage, ctx.policy_digest, inputs, CODE_VERSION)
+
+
+def _key(stage: str, policy: Digest, inputs: Mapping[str, Digest], code_version: str) -> Digest:
+    return digest_of({"stage": stage, "policy": policy, "inputs": dict(inputs), "code_version": code_version})
 
 
 def _manifest(ctx: StageContext, stage: str, inputs: Mapping[str, Digest], output: StageOutput) -> Manifest:

@@ -7,9 +7,13 @@ import io
 import json
 import os
 import random
+import subprocess
+import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -186,3 +190,117 @@ def test_a_file_that_changes_under_an_open_reader_is_noticed(tmp_path: Path) -> 
     reader.seek(2 * CHUNK)
     with pytest.raises(IntegrityError, match="E-SEAL-002"):
         reader.read(10)
+
+
+def test_a_refused_chunk_leaves_nothing_in_the_callers_buffer() -> None:
+    """The library decrypts first and checks the tag after; what it left in the buffer must not stay there."""
+    data = bytearray(sealed(b"Ada Lovelace" * 10_000))
+    data[HEADER + 2 * (CHUNK + TAG) + 100] ^= 1
+    for start, length in [(0, 100_000), (0, 3 * CHUNK), (CHUNK, 2 * CHUNK), (2 * CHUNK, CHUNK), (2 * CHUNK + 5, 100)]:
+        reader = SealedReader(io.BytesIO(bytes(data)), 0, KEY, PLACE)
+        reader.seek(start)
+        buffer = bytearray(b"-" * length)
+        with pytest.raises(IntegrityError, match="E-SEAL-003"):
+            reader.readinto(buffer)
+        assert b"Ada" not in buffer
+        assert reader.tell() == start, "a refused read moves nothing"
+
+
+def test_what_was_read_before_a_refused_chunk_is_not_left_in_the_buffer_either() -> None:
+    """Batches before the bad one were authentic, but the caller is told of none of them."""
+    data = bytearray(sealed(b"Ada Lovelace" * 120_000))
+    data[HEADER + 80 * (CHUNK + TAG) + 100] ^= 1
+    reader, buffer = SealedReader(io.BytesIO(bytes(data)), 0, KEY, PLACE), bytearray(85 * CHUNK)
+    with pytest.raises(IntegrityError, match="E-SEAL-003"):
+        reader.readinto(buffer)
+    assert b"Ada" not in buffer
+    assert reader.tell() == 0
+
+
+def test_a_read_goes_straight_into_the_callers_buffer(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = os.urandom(5 * CHUNK)
+    reader = SealedReader(io.BytesIO(sealed(plain)), 0, KEY, PLACE)
+    buffer = memoryview(bytearray(5 * CHUNK))
+    targets = []
+    real = type(reader._chunks).unseal
+
+    def seen(self: object, index: int, source: list[memoryview], target: list[memoryview]) -> int:
+        targets.extend(target[: len(source)])
+        return real(self, index, source, target)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(reader._chunks), "unseal", seen)
+    assert reader.readinto(buffer) == len(plain)
+    assert buffer == plain
+    assert len(targets) == 5
+    assert all(target.obj is buffer.obj for target in targets)
+
+
+def test_version_and_schema_are_part_of_the_place() -> None:
+    place = SealContext("chat", "p", "protected", "v1", "s1")
+    others = [SealContext("chat", "p", "protected", *rest) for rest in (("v2", "s1"), ("v1", "s2"), ("v1s1", ""), ("", "v1s1"))]
+    data = sealed(b"rows", KEY, place.to_bytes())
+    assert unsealed(data, KEY, place.to_bytes()) == b"rows"
+    for other in others:
+        assert refused(data, KEY, other.to_bytes()) == {"E-SEAL-001"}
+
+
+def table() -> pa.Table:
+    return pa.table({"n": list(range(60_000)), "text": [f"Ada Lovelace {n % 977}" for n in range(60_000)]})
+
+
+def sealed_parquet(path: Path, write: Callable[[SealedWriter], object]) -> Callable[[], SealedReader]:
+    with path.open("wb", buffering=0) as file, SealedWriter(file, KEY, PLACE) as writer:
+        write(writer)
+    assert b"Ada Lovelace" not in path.read_bytes()
+    assert b"PAR1" not in path.read_bytes()
+    return lambda: SealedReader(path.open("rb", buffering=0), 0, KEY, PLACE)
+
+
+def writers() -> dict[str, Callable[[SealedWriter], object]]:
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    return {
+        "pyarrow": lambda file: pq.write_table(table(), file, row_group_size=7_000),
+        "polars": lambda file: pl.from_arrow(table()).write_parquet(file, row_group_size=7_000),  # type: ignore[union-attr]
+        "polars, lazily": lambda file: pl.from_arrow(table()).lazy().sink_parquet(file),  # type: ignore[union-attr]
+    }
+
+
+@pytest.mark.parametrize("by", ["pyarrow", "polars", "polars, lazily"])
+def test_pyarrow_and_polars_write_to_a_sealed_file_and_read_from_one(tmp_path: Path, by: str) -> None:
+    import polars as pl
+    import pyarrow.parquet as pq
+
+    opened = sealed_parquet(tmp_path / "sealed", writers()[by])
+    expected = pl.from_arrow(table())
+    for wrapped in (lambda: opened(), lambda: io.BufferedReader(opened())):
+        assert pl.from_arrow(pq.read_table(wrapped())).equals(expected)  # type: ignore[union-attr, arg-type]
+        assert pq.read_table(wrapped(), columns=["n"]).column("n").to_pylist() == list(range(60_000))
+        assert pl.read_parquet(wrapped(), columns=["text"]).equals(expected.select("text"))  # type: ignore[union-attr]
+        found = pl.scan_parquet(wrapped()).filter(pl.col("n") >= 59_999).collect()
+        assert found.rows() == [(59_999, expected["text"][59_999])]
+
+
+def test_memory_stays_flat_whatever_the_length(tmp_path: Path) -> None:
+    """In a child of its own, so that what the tests before it used does not hide the growth."""
+    code = """
+import os, sys
+from privacy.seal import SealedReader, seal, unseal
+key, place, folder = bytes(32), b"place", sys.argv[1]
+def kib(field): return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith(field))
+with open(folder + "/plain", "wb") as f:
+    os.truncate(f.fileno(), 300 << 20)
+before = kib("VmRSS")
+open("/proc/self/clear_refs", "w").write("5")  # the peak counts from here on
+with open(folder + "/plain", "rb", buffering=0) as a, open(folder + "/sealed", "wb", buffering=0) as b: seal(a, b, key, place)
+with open(folder + "/sealed", "rb", buffering=0) as a, open(os.devnull, "wb", buffering=0) as b: unseal(a, b, key, place)
+reader, buffer = SealedReader(open(folder + "/sealed", "rb", buffering=0), 0, key, place), bytearray(1 << 20)
+while reader.readinto(buffer): pass
+print(kib("VmHWM") - before)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True, env={"PYTHONPATH": str(root)}
+    )
+    assert int(done.stdout) < 64 * 1024
