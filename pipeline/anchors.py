@@ -30,6 +30,13 @@ def read_anchors(text: str, log: Verifier, trust: TrustRoot) -> list[Anchor]:
 
     Raises UsageError E-JOURNAL-009 for anything else, IntegrityError E-NOTE when a checkpoint is not the journal's.
     """
+    found = _anchors(text, log, trust)
+    if any(anchor.size == 0 for anchor in found):  # every journal continues an empty one
+        raise _no_anchor()
+    return found
+
+
+def _anchors(text: str, log: Verifier, trust: TrustRoot) -> list[Anchor]:
     if plain := _PLAIN.fullmatch(text):
         root = bytes.fromhex(plain[2]) if len(plain[2]) == 64 else base64.b64decode(plain[2])
         return [Anchor(int(plain[1]), root, "SIZE:ROOT as given")]
@@ -61,9 +68,13 @@ def read_text(path: Path) -> str:
                 return data.decode()
     except (OSError, ValueError):
         pass
-    raise UsageError(
+    raise _no_anchor()
+
+
+def _no_anchor() -> UsageError:
+    return UsageError(
         "E-JOURNAL-009",
-        "this is no anchor: neither SIZE:ROOT nor the file of a checkpoint nor the folder of a bundle",
+        "this is no anchor: neither SIZE:ROOT (not 0) nor the file of a checkpoint nor the folder of a bundle",
         "Give what you noted earlier, elsewhere: privet journal checkpoint, a bundle, or what a witness printed",
     )
 

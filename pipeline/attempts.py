@@ -17,6 +17,7 @@ from privacy.errors import BudgetExceeded, PolicyError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from pipeline.training_budget import BeforeSettling
     from privacy.ledger import Ledger, Spend
     from privacy.policy import Policy
 
@@ -57,7 +58,7 @@ def current_attempt(ledger: Ledger, key: str, policy: Policy) -> Attempt:
     return Attempt(key, approved_noise(policy), None)
 
 
-def next_attempt(ledger: Ledger, key: str, policy: Policy) -> Attempt:
+def next_attempt(ledger: Ledger, key: str, policy: Policy, before_settling: BeforeSettling) -> Attempt:
     """Settle what stands at what was leased, and calibrate for the rest of the approved epsilon.
 
     Raises BudgetExceeded E-TRAIN-026 when that rest is too small to train with.
@@ -65,6 +66,7 @@ def next_attempt(ledger: Ledger, key: str, policy: Policy) -> Attempt:
     from training.config import approved_steps
 
     for spend in attempts(ledger, key):
+        before_settling(spend.key, spend.leased)
         ledger.settle(spend.key, spend.leased)
     made, budget = attempts(ledger, key), policy.budget
     steps = approved_steps(policy.recipe.steps)

@@ -67,7 +67,7 @@ class CapRaise:
                 "cap_before": float(before),
                 "cap_after": float(after),
                 **rest,
-            } if not rest:
+            } if not rest and (ledger + scope + unit).isprintable():  # whoever signs elsewhere is shown these
                 refuse_unless_rising(before, after)
                 return cls(ledger, scope, unit, delta, before, after)
         raise _malformed()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import Namespace
 from datetime import UTC, datetime
@@ -198,4 +199,5 @@ def _request(path: Path) -> CapRaise:
 
 
 def _bytes(path: Path) -> bytes:
-    return path.read_bytes().rstrip(b"\r\n")
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # a FIFO would wait
+        return file.read(1 << 20).rstrip(b"\r\n")

@@ -38,7 +38,7 @@ def journal_verify(args: Namespace) -> int:
     if args.json:
         print(json.dumps({"outcome": "not_evaluated" if unanchored else "passed", **told}))
         return GateClosed.exit_code if unanchored else 0
-    _print_state(state, told)
+    _print_state(state, told, "consistent in itself" if unanchored else "ok")
     if unanchored:
         raise GateClosed(
             "E-JOURNAL-016",
@@ -65,9 +65,9 @@ def _told(state: JournalState, anchors: list[Anchor], now: datetime) -> dict[str
     return {**counts, "anchors": listed}
 
 
-def _print_state(state: JournalState, told: dict[str, Json]) -> None:
+def _print_state(state: JournalState, told: dict[str, Json], verdict: str) -> None:
     newest = "" if state.at is None else f", newest of {state.at}"
-    print(f"ok: {state.size} entries{newest}, {state.checkpoints} signed checkpoints, root {state.root}")
+    print(f"{verdict}: {state.size} entries{newest}, {state.checkpoints} signed checkpoints, root {state.root}")
     listed = told["anchors"]
     for anchor in listed if isinstance(listed, list) else ():
         assert isinstance(anchor, dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from privacy.errors import UsageError
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
 
 
 def kms_choice(backend: str | None, settings: Sequence[str]) -> KmsChoice | None:
-    """From the options of privet init. Raises UsageError E-KMS-008."""
-    from pipeline.key_home import KmsChoice
+    """From the options of privet init; files by their whole path, as tasks run elsewhere. Raises UsageError E-KMS-008."""
+    from pipeline.key_home import FILES, KmsChoice
 
     if backend is None and not settings:
         return None
     pairs = [text.partition("=") for text in settings]
     if any(not name or not mark for name, mark, _ in pairs):
         raise UsageError("E-KMS-008", "a setting of the key service is not NAME=VALUE", "Write it as address=https://…")
-    chosen = {name: value for name, _, value in pairs}
+    chosen = {name: str(Path(value).absolute()) if value and name in FILES else value for name, _, value in pairs}
     prefix = chosen.pop("prefix", None)
     backend = backend or "local"
     return KmsChoice(backend, chosen) if prefix is None else KmsChoice(backend, chosen, prefix)
@@ -118,14 +119,22 @@ def keys_grant(args: Namespace) -> int:
 
 
 def keys_revoke(args: Namespace) -> int:
-    """Off the list first, then new versions of what the key could open: it is of no use for what comes."""
+    """Off the list first, then new versions of what the key could open: it is of no use for what comes.
+
+    Killed in between, the same command again finishes it: new versions harm nobody.
+    """
     from pipeline.home import Home
+    from privacy.roles import RING, groups_unwrapped_by
 
     home = Home.open(args.home)
     _refuse_unknown_role(args.role)
     keyring, local = home.keyring, _local(home.keyring)
+    begun = any(e.kind == "key_grant" and e.facts.get("role") == args.role for e in home.journal.entries())
     home.journal.append("key_revoke", {"role": args.role})
-    opened = local.revoke(args.role)
+    if begun and args.role not in local.granted():
+        opened = tuple(keyring.state.key_id(group) for group in (RING, *groups_unwrapped_by(args.role)))
+    else:
+        opened = local.revoke(args.role)
     prefix = keyring.state.prefix
     rows = keyring.rotate_root([key_id.removeprefix(f"{prefix}-") for key_id in opened])
     print(f"the key of the role {args.role} opens nothing any more; {len(opened)} keys rotated, {rows} rows rewrapped")

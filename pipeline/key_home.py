@@ -1,8 +1,8 @@
 """The keyring of a home: which key service, in which role, with every use and change in the journal.
 
 Guarantee: kms.json holds no secret, and is believed only while the signed journal names its digest (or a wrong address
-could collect tokens); a keyring file older than the journal's record is refused; each use of a key is journalled before
-the key is returned. The environment names files and roles, never keys: PRIVET_ROLE, PRIVET_ROLE_KEY,
+could collect tokens); a keyring file, older or newer, that the journal does not name is refused; each use of a key is
+journalled before the key is returned. The environment names files and roles, never keys: PRIVET_ROLE, PRIVET_ROLE_KEY,
 PRIVET_KMS_TOKEN_FILE, PRIVET_PASSPHRASE_FILE, PRIVET_PASSPHRASE_FD.
 Not covered: a whole home, journal included, restored from an older copy (an anchor outside shows that); PRIVET_ROLE is a
 claim, and what holds is what the token or role key can unwrap.
@@ -36,6 +36,8 @@ _SETTINGS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {  # backend:
     "pkcs11": (("library", "token_label", "pin_file"), ()),
 }
 BACKENDS = tuple(_SETTINGS)
+FILES = ("token_file", "ca_file", "library", "pin_file")  # settings that are paths
+_PROTECTIONS = ("key_file", "passphrase")  # of the local root
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class KmsChoice:
             raise UsageError(
                 "E-KMS-008", f"the settings of the key service {self.backend[:20]} are not what it takes: {wants}", "Mend them"
             )
+        if self.settings.get("protection", _PROTECTIONS[0]) not in _PROTECTIONS:
+            raise UsageError("E-KMS-008", "protection of the root is not one of " + " and ".join(_PROTECTIONS), "Name one")
 
     def to_json(self) -> dict[str, Json]:
         return {"kms": 1, "backend": self.backend, "settings": dict(self.settings), "prefix": self.prefix}
@@ -74,14 +78,30 @@ def found_keyring(path: Path, choice: KmsChoice | None) -> dict[str, Json]:
     from pipeline.home import write_new
     from privacy.keys import Keyring
 
-    write_new(path / KMS, canonical_json((choice or KmsChoice()).to_json()))
-    data = (path / KMS).read_bytes()
-    standing = KmsChoice.from_bytes(data)
-    if (path / KEYRING).exists():
-        keyring = Keyring(path / KEYRING, _kms(path, standing)[0])
-    else:
-        keyring = Keyring.create(path / KEYRING, _kms(path, standing, found=True)[0], prefix=standing.prefix)
+    standing, there = _standing(path, choice), (path / KEYRING).exists()
+    data = canonical_json(standing.to_json())
+    kms, _ = _kms(path, standing, found=not there)  # refuses what can't be meant, before it is written down
+    if (path / KMS).exists() and (path / KMS).read_bytes() != data:
+        (path / KMS).unlink()  # no key was made by it
+    write_new(path / KMS, data)
+    keyring = Keyring(path / KEYRING, kms) if there else Keyring.create(path / KEYRING, kms, prefix=standing.prefix)
     return {"kms": digest_bytes(data), "keyring": {"generation": keyring.state.generation, "digest": keyring.digest}}
+
+
+def _standing(path: Path, choice: KmsChoice | None) -> KmsChoice:
+    """What is asked for, or what a creation that was cut short asked for. Raises UsageError E-KEY-022 if keys bind it."""
+    earlier = KmsChoice.from_bytes((path / KMS).read_bytes()) if (path / KMS).exists() else None
+    if choice is None or earlier is None:
+        return choice or earlier or KmsChoice()
+    if (choice.backend, choice.settings) == (earlier.backend, earlier.settings):
+        return earlier
+    if (path / KEYRING).exists():
+        raise UsageError(
+            "E-KEY-022",
+            "a creation that was cut short has made keys here with another key service, or with other settings of it",
+            "Ask for those, which kms.json in the folder names, or name another folder",
+        )
+    return choice
 
 
 def open_keyring(home: Home) -> Keyring:
@@ -114,7 +134,7 @@ def _kms(path: Path, choice: KmsChoice, *, found: bool = False) -> tuple[Kms, st
     """The key service, and the role in which it is asked."""
     from privacy.roles import OPERATOR, ROLES
 
-    role = os.environ.get("PRIVET_ROLE", OPERATOR)
+    role = os.environ.get("PRIVET_ROLE") or OPERATOR
     if role not in ROLES:
         raise UsageError("E-KEY-015", "PRIVET_ROLE names no role", f"Use one of {', '.join(ROLES)}")
     settings = dict(choice.settings)
@@ -211,13 +231,16 @@ def _on_record(home: Home) -> tuple[Floor | None, Digest | None]:
     from privacy.keys import Floor
 
     floor: Floor | None = None
+    announced: set[Digest] = set()
     for entry in reversed(home.journal.entries()):
-        if entry.kind == "keys_changed" and floor is None:
-            floor = Floor(int(str(entry.facts["generation"])), str(entry.facts["digest"]))
+        if entry.kind == "keys_changing" and floor is None:
+            announced.add(str(entry.facts["digest"]))
+        elif entry.kind == "keys_changed" and floor is None:
+            floor = Floor(int(str(entry.facts["generation"])), str(entry.facts["digest"]), frozenset(announced))
         elif entry.kind == "home_created":
             match entry.facts.get("keyring"):
                 case {"generation": int(generation), "digest": str(digest)}:
-                    floor = floor or Floor(generation, digest)
+                    floor = floor or Floor(generation, digest, frozenset(announced))
             return floor, str(entry.facts.get("kms"))
     return floor, None
 

@@ -35,7 +35,7 @@ def check_handover(key: object, value: object) -> None:
 
     A list of references passes too, as one task per reference is how work is spread; at most 1000.
     """
-    if key != RETURN_KEY:  # a name chosen at run time could be anybody's
+    if type(key) is not str or key != RETURN_KEY:  # a name chosen at run time could be anybody's
         raise UsageError(
             "E-XCOM-002",
             "a task handed over a value under a name of its own; only return values pass",

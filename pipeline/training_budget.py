@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +20,15 @@ from pipeline.provisional import keep
 from pipeline.stage import ArtifactRef, load_manifest
 from privacy.canonical import Digest, Json, canonical_json, parse_canonical
 from privacy.errors import EnvironmentFault, IntegrityError, PolicyError, PrivetError
+from privacy.ledger_rows import request_fingerprint
 from privacy.mechanisms import PoissonSampledGaussian
 
 if TYPE_CHECKING:
     from pipeline.home import Home
-    from privacy.ledger import Ledger
+    from privacy.ledger import Ledger, Spend
     from privacy.policy import Policy
+
+BeforeSettling = Callable[[str, int], None]  # ledger key, steps
 
 
 def budget_scope(policy: Policy) -> str:
@@ -66,13 +69,20 @@ class LedgerLease:
     """The reservation of one run; all its attempts share it, so what a crash lost stays charged."""
 
     def __init__(
-        self, ledger: Ledger, key: str, policy: Policy, noise_multiplier: float, steps: int, scopes: Sequence[str]
+        self,
+        ledger: Ledger,
+        key: str,
+        policy: Policy,
+        noise_multiplier: float,
+        steps: int,
+        scopes: Sequence[str],
+        before_settling: BeforeSettling = lambda key, steps: None,
     ) -> None:
         """Reserve `steps` in all scopes of `budget_scopes`, or in none.
 
         Raises BudgetExceeded E-BUDGET-001 and the ledger's own errors; nothing is charged then.
         """
-        self._ledger, self._key = ledger, key
+        self._ledger, self._key, self._before_settling = ledger, key, before_settling
         refuse_another_unit(ledger, policy, scopes)
         _open(ledger, policy, scopes)
         mechanism = PoissonSampledGaussian(policy.budget.sampling_probability, noise_multiplier)
@@ -88,6 +98,7 @@ class LedgerLease:
 
     def settle(self) -> None:
         """Give back what was never leased."""
+        self._before_settling(self._key, self.taken)
         self._ledger.settle(self._key, self.taken)
 
 
@@ -123,21 +134,42 @@ def journal_reservation(home: Home, run: str, key: str) -> None:
         home.journal.append("budget_reserved", facts)
 
 
-def refuse_lost_charges(home: Home) -> None:
-    """Raises IntegrityError E-LEDGER-009 when the ledger has forgotten a charge that the journal knows.
+def journal_settlement(home: Home, run: str, key: str, steps: int) -> None:
+    """Name what a reservation keeps outside the ledger's own file, before the rest of it is given back."""
+    spend = home.ledger.spend(key)
+    if spend is not None and spend.settled is None:
+        facts: dict[str, Json] = {"run": run, "ledger_key": key, "steps": max(steps, spend.leased)}
+        home.journal.append("budget_settled", facts)
 
-    Deleting ledger.sqlite, or putting an older one in its place, would otherwise give a spent budget back.
+
+def refuse_lost_charges(home: Home) -> None:
+    """Raises IntegrityError E-LEDGER-009 when the ledger has forgotten a charge, or a part of one, that the journal knows.
+
+    Deleting ledger.sqlite, putting an older one in its place, or settling a spent run at nothing, in rows that fit each
+    other, would otherwise give a spent budget back.
     """
+    kept: dict[str, int] = {}
+    for entry in home.journal.entries():
+        if entry.kind == "budget_settled":  # more than one where a process was killed before the ledger had it
+            key, steps = str(entry.facts.get("ledger_key")), int(str(entry.facts.get("steps")))
+            kept[key] = max(steps, kept.get(key, 0))
     for entry in home.journal.entries():
         if entry.kind != "budget_reserved":
             continue
         spend = home.ledger.spend(str(entry.facts.get("ledger_key")))
-        if spend is None or spend.fingerprint != entry.facts.get("reservation"):
+        if spend is None or _is_less_than(spend, entry.facts.get("reservation"), kept.get(spend.key, spend.steps)):
             raise IntegrityError(
                 "E-LEDGER-009",
                 "the ledger has lost a charge that the journal knows, so nobody can tell what is left of the budget",
                 "Restore the newest ledger.sqlite",
             )
+
+
+def _is_less_than(spend: Spend, reservation: Json, kept: int) -> bool:
+    """Whether it is another reservation than the journal's (the stored fingerprint is a row's word), or keeps fewer steps."""
+    if not spend.fingerprint == request_fingerprint(spend.scopes, spend.mechanism, spend.steps) == reservation:
+        return True
+    return spend.settled is not None and spend.settled < kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,7 @@ from privacy.journal_rows import (
     put_state,
     refuse_other_size,
     rows_from,
+    stored_note,
 )
 from privacy.merkle import EMPTY_ROOT, Tree, leaf_hash
 from privacy.signing import SigningKey
@@ -159,19 +160,20 @@ class Journal:
                 raise fork(checkpoint.size, "a checkpoint that a witness has seen")
         with self._database.transaction() as connection:
             row = connection.execute("SELECT note FROM cosigned WHERE size = ?", (checkpoint.size,)).fetchone()
-            kept = note if row is None else merged(row[0], note)
+            kept = note if row is None else merged(stored_note(row[0]), note)
+            accepted = open_checkpoint(kept, self._log)  # before it is kept: one that can't be read would stop every release
             connection.execute(
                 "INSERT INTO cosigned VALUES (?, ?) ON CONFLICT (size) DO UPDATE SET note = excluded.note",
                 (checkpoint.size, kept),
             )
-        return open_checkpoint(kept, self._log)
+        return accepted
 
     def cosigned(self, least: int, witnesses: Sequence[Verifier]) -> Checkpoint | None:
         """The newest checkpoint of at least `least` entries that every one of these witnesses has cosigned."""
         with self._database.reading() as connection:
             rows = connection.execute("SELECT note FROM cosigned WHERE size >= ? ORDER BY size DESC", (least,)).fetchall()
         names = {w.name for w in witnesses}
-        found = (note for (note,) in rows if set(cosignatures(note, witnesses)) == names)
+        found = (note for (note,) in rows if set(cosignatures(stored_note(note), witnesses)) == names)
         note = next(found, None)
         return None if note is None else open_checkpoint(note, self._log)
 

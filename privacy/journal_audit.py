@@ -58,7 +58,7 @@ def verify_journal(place: Place, public_hex: str, anchors: Iterable[Anchor] = ()
         raise gap(0)
     refuse_other_size(tree.size, signed[-1].size if signed else 0)
     _refuse_other_roots(tree, signed)
-    if tree.size and (frontier is None or (frontier[0], bytes(frontier[1])) != _expected_frontier(tree)):
+    if tree.size and (frontier is None or tuple(frontier) != _expected_frontier(tree)):
         raise IntegrityError(
             "E-JOURNAL-015", "the journal's frontier is not that of its entries", "Restore the journal from its backup"
         )

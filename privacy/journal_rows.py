@@ -11,7 +11,7 @@ from typing import Any
 
 from privacy.checkpoint import Checkpoint, Verifier, open_checkpoint
 from privacy.database import Connection, Refusal, Schema
-from privacy.entries import Entry, altered, gap, make_entry, truncated, unsigned_tail
+from privacy.entries import Entry, altered, gap, make_entry, malformed, truncated, unsigned_tail
 from privacy.errors import IntegrityError
 from privacy.merkle import EMPTY_ROOT, Frontier, leaf_hash
 
@@ -57,7 +57,21 @@ def rows_from(connection: Connection, start: int) -> Iterator[list[bytes]]:
             if row[0] != number:
                 raise gap(number)
         expected += len(rows)
-        yield [bytes(row[1]) for row in rows]
+        yield [stored_bytes(row[1]) for row in rows]
+
+
+def stored_bytes(value: object) -> bytes:
+    """SQLite keeps any type in any column, and `bytes` of a number is that many zeros. Raises IntegrityError E-JOURNAL-001."""
+    if not isinstance(value, bytes):
+        raise malformed()
+    return value
+
+
+def stored_note(value: object) -> str:
+    """Raises IntegrityError E-JOURNAL-001."""
+    if not isinstance(value, str):
+        raise malformed()
+    return value
 
 
 def checkpoint_rows(connection: Connection) -> list[tuple[int, str]]:
@@ -66,7 +80,7 @@ def checkpoint_rows(connection: Connection) -> list[tuple[int, str]]:
 
 def stored_checkpoint(log: Verifier, size: int, note: str) -> Checkpoint:
     try:
-        checkpoint = open_checkpoint(note, log)
+        checkpoint = open_checkpoint(stored_note(note), log)
     except IntegrityError as error:
         if error.code in ("E-NOTE-002", "E-NOTE-003"):
             raise IntegrityError(
@@ -98,10 +112,10 @@ def head_of(connection: Connection, log: Verifier) -> Head:
     refuse_other_size(0 if row is None else row[0] + 1, newest.size)
     if row is None:
         return Head(newest, Frontier(), None)
-    seq, body = row[0], bytes(row[1])
+    seq, body = row[0], stored_bytes(row[1])
     kept = connection.execute("SELECT size, nodes FROM frontier WHERE id = 0").fetchone()
     try:
-        before = Frontier.from_bytes(kept[0], bytes(kept[1]))
+        before = Frontier.from_bytes(kept[0], stored_bytes(kept[1]))
         after = before.extended([leaf_hash(body)])
         if before.size == seq and after.root() == newest.root:
             return Head(newest, after, make_entry(body, seq))

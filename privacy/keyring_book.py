@@ -4,6 +4,7 @@ Guarantee: each change is one atomic replacement, reported before (raise, and no
 process is killed at, the next one finds a file that works, and what was marked for destruction is still marked.
 Destruction has three steps, each of which can be repeated: the row loses its wrapped secret and its KMS key version is
 marked; the other rows move to a newer version; the key service destroys the marked version and the mark goes.
+A row counts only under the key of its own group, and a file only while its digest is on record (`Floor`), where one is kept.
 Not covered: a restored older file between two runs, when nobody keeps a `Floor` outside of it.
 """
 
@@ -43,10 +44,15 @@ class KeyringChange:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """The newest state of the keyring file that is on record elsewhere."""
+    """The newest state of the keyring file that is on record elsewhere.
+
+    announced: digests of changes that were announced after it and may have happened. None: changes are not on record
+    there, so any newer file that the MAC covers is believed.
+    """
 
     generation: int
     digest: Digest
+    announced: frozenset[Digest] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +67,24 @@ class _Reading:
         """Or a fork: as long a history, and another one."""
         return self.file.generation < generation or (self.file.generation == generation and self.digest != digest)
 
+    def is_on_record(self, floor: Floor | None) -> bool:
+        """Every role has the MAC key, and another home's keys are a whole set: a newer file is believed by its digest."""
+        if floor is None or floor.announced is None:
+            return floor is None or not self.is_older_than(floor.generation, floor.digest)
+        return self.digest == floor.digest or (self.file.generation > floor.generation and self.digest in floor.announced)
+
 
 class KeyringBook:
     """One keyring file and the key service its secrets are wrapped by. Safe for threads and processes."""
 
-    __slots__ = ("_mac_key", "_on_change", "_path", "_read", "kms")
+    __slots__ = ("_floor", "_mac_key", "_on_change", "_path", "_read", "kms")
 
     def __init__(
         self, path: Path, kms: Kms, on_change: Callable[[KeyringChange], None] | None, floor: Callable[[], Floor | None]
     ) -> None:
-        self._path, self.kms, self._on_change = path, kms, on_change
-        least = floor()  # before the file is read: a change in between makes the file newer, never older
-        unchecked, stamp = _read(path)
-        ring = _ring(kms, unchecked.file)
-        self._mac_key = expand(ring, "keyring/mac")
-        self._read = _Reading(unchecked.checked(self._mac_key), stamp, unchecked.digest)
-        if least is not None and self._read.is_older_than(least.generation, least.digest):
-            raise _rolled_back()
+        self._path, self.kms, self._on_change, self._floor = path, kms, on_change, floor
+        self._mac_key = expand(_ring(kms, _read(path)[0].file), "keyring/mac")
+        self._read = self._recorded()
 
     @staticmethod
     def found(path: Path, kms: Callable[[], Kms], prefix: str) -> Kms:
@@ -204,12 +211,36 @@ class KeyringBook:
 
     def _load(self) -> _Reading:
         known = self._read  # before the file is opened: what another thread reads meanwhile may be newer than this one's
-        unchecked, stamp = _read(self._path)
-        read = _Reading(unchecked.checked(self._mac_key), stamp, unchecked.digest)
-        if read.file.id != known.file.id or read.is_older_than(known.file.generation, known.digest):
+        read = self._recorded()
+        whose = (known.file.id, known.file.prefix)
+        if (read.file.id, read.file.prefix) != whose or read.is_older_than(known.file.generation, known.digest):
             raise _rolled_back()
         self._read = read
         return read
+
+    def _recorded(self) -> _Reading:
+        """The file, once it and the record agree; other processes may change both while we look at one."""
+        before = self._floor()
+        while True:
+            unchecked, stamp = _read(self._path)
+            read = _Reading(_well_placed(unchecked.checked(self._mac_key)), stamp, unchecked.digest)
+            if read.is_on_record(before):
+                return read
+            after = self._floor()
+            if after == before:
+                raise _rolled_back()
+            before = after
+
+
+def _well_placed(file: KeyringFile) -> KeyringFile:
+    """Every row under the key of its own group. Raises IntegrityError E-KEY-004.
+
+    Every role has the MAC key, and can wrap a secret that it chose under a key that it may use: such a row must not open.
+    """
+    ring = file.ring.key_id == file.key_id(RING)
+    if not ring or any(w.key_id != file.key_id(group_of(data_class_of(domain))) for domain, _, _, w in file.wrapped_rows()):
+        raise keyring_altered()
+    return file
 
 
 def _ring(kms: Kms, file: KeyringFile) -> bytes:

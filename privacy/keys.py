@@ -34,7 +34,7 @@ from privacy.keyring_file import KeyringFile, Row
 from privacy.kms import Kms
 from privacy.kms.local import LocalKms
 from privacy.kms.local_secret import KeyFile
-from privacy.roles import OPERATOR, data_class_of, may_unwrap, may_write
+from privacy.roles import OPERATOR, data_class_of, may_destroy, may_unwrap, may_write
 
 __all__ = ["EpochInfo", "Floor", "KeyUse", "Keyring", "KeyringChange"]
 CACHE_SECONDS = 300.0
@@ -183,6 +183,7 @@ class Keyring:
 
     def destroy(self, domain: str) -> bool:
         """Crypto-shred every epoch of a domain; see `destroy_epoch`."""
+        self._require_destroy(domain)
         return self._book.destroy(domain, None)
 
     def destroy_epoch(self, domain: str, epoch: int) -> bool:
@@ -191,8 +192,10 @@ class Keyring:
         the keyring file brings the epoch back.
 
         Returns whether it was live. Raises EnvironmentFault E-KEY-014 when the last part has to be finished later (the
-        epoch is destroyed here all the same): the same call again, or any rotation, finishes it.
+        epoch is destroyed here all the same): the same call again, or any rotation, finishes it. PolicyError E-KEY-011, and
+        nothing is touched, when that is not for this role.
         """
+        self._require_destroy(domain)
         return self._book.destroy(domain, [epoch])
 
     def rotate_root(self, groups: Sequence[str] = ALL_GROUPS) -> int:
@@ -260,6 +263,10 @@ class Keyring:
 
     def _require_unwrap(self, domain: str) -> None:
         if not may_unwrap(self.role, data_class_of(domain)):
+            raise self._not_this_role()
+
+    def _require_destroy(self, domain: str) -> None:
+        if not may_destroy(self.role, data_class_of(domain)):
             raise self._not_this_role()
 
     def _not_this_role(self) -> PolicyError:

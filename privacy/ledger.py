@@ -141,7 +141,7 @@ class Ledger:
             scopes = rows.get_spend(connection, key).scopes  # they never change; locks are always taken scopes first, sorted
             locked = [rows.get_scope(connection, scope, self._database.row_lock) for scope in sorted(scopes)]
             spend = rows.get_spend(connection, key, self._database.row_lock)
-            closing = max(steps, spend.leased)
+            closing = max(steps, spend.leased) if type(steps) is int else -1
             if not 0 <= closing <= spend.steps or (spend.settled is not None and spend.settled != closing):
                 raise UsageError(
                     "E-LEDGER-007",

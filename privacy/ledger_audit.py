@@ -2,7 +2,7 @@
 
 Guarantee: a changed total, mechanism, number of steps, lease, settlement, history or cap that does not fit all the other
 rows is named; so is a guard of the database that is gone. Not covered: somebody who rewrites all rows consistently. The
-reservation's fingerprint is in the signed journal, which shows that.
+reservation's fingerprint and its settlement are in the signed journal, which shows that.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ from privacy.errors import PrivetError
 from privacy.ledger_rows import SCHEMA, EventRow, Spend
 from privacy.mechanisms import total_charge
 
+# Fires: in every session ('A') or in ordinary ones ('O'); 'R' is for replicas only, and 'D' is off.
 _POSTGRES_TRIGGERS = """
-SELECT t.tgname FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal AND t.tgenabled <> 'D'
+SELECT t.tgname, p.prosrc, t.tgenabled IN ('O', 'A') FROM pg_trigger t
+JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_proc p ON p.oid = t.tgfoid
+WHERE c.relnamespace = current_schema()::regnamespace AND NOT t.tgisinternal
 """
+_REFUSES = "BEGIN RAISE EXCEPTION '%', TG_ARGV[0]; END"  # privacy.postgres: what the triggers call
 
 
 def audit(connection: Connection, dialect: Literal["sqlite", "postgres"]) -> list[str]:
@@ -39,16 +42,30 @@ def audit(connection: Connection, dialect: Literal["sqlite", "postgres"]) -> lis
 
 
 def _guards(connection: Connection, dialect: Literal["sqlite", "postgres"]) -> list[str]:
+    if dialect == "postgres":
+        return _postgres_guards(connection)
     faults = []
-    if dialect == "sqlite":
-        if connection.execute("PRAGMA integrity_check").fetchone() != ("ok",):
-            faults.append("the database file is damaged")
-        script = SCHEMA.sqlite()
-        stored = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        intact = {name for name, sql in stored if sql.replace("TRIGGER ", "TRIGGER IF NOT EXISTS ", 1) + ";" in script}
-    else:
-        intact = {name for (name,) in connection.execute(_POSTGRES_TRIGGERS)}
-    if not {refusal.name for refusal in SCHEMA.refusals} <= intact:
+    if connection.execute("PRAGMA integrity_check").fetchone() != ("ok",):
+        faults.append("the database file is damaged")
+    script = SCHEMA.sqlite()
+    stored = connection.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    ours = {name for kind, name, sql in stored if f"CREATE {kind.upper()} IF NOT EXISTS {sql.split(' ', 2)[2]};" in script}
+    if not {refusal.name for refusal in SCHEMA.refusals} <= ours:
+        faults.append("a trigger that keeps charges from shrinking is missing or was changed")
+    if {name for _, name, _ in stored} - ours:
+        faults.append("the database holds a table, view or trigger that is not the ledger's, or was changed")
+    return faults
+
+
+def _postgres_guards(connection: Connection) -> list[str]:
+    stored = connection.execute(_POSTGRES_TRIGGERS).fetchall()
+    wanted = {r.name for r in SCHEMA.refusals} | {f"{r.name}_all" for r in SCHEMA.refusals if r.event == "DELETE"}
+    faults = []
+    if not wanted <= {name for name, _, fires in stored if fires}:
+        faults.append("a trigger that keeps charges from shrinking is missing or was changed")
+    if {name for name, _, _ in stored} - wanted:
+        faults.append("the database holds a table, view or trigger that is not the ledger's, or was changed")
+    if not all(source.strip() == _REFUSES for _, source, _ in stored):
         faults.append("a trigger that keeps charges from shrinking is missing or was changed")
     return faults
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 from privacy.accounting import cap_vector
 from privacy.canonical import Digest, canonical_json, digest_of, is_digest, parse_canonical
@@ -235,13 +235,13 @@ def add_held(connection: Connection, scope: str, counts: Mapping[Atom, int]) -> 
 
 
 def held(connection: Connection, scope: str) -> dict[Atom, int]:
-    rows = connection.execute("SELECT mechanism, runs FROM held WHERE scope = ? AND runs > 0", (scope,))
-    return {atom_of(text): runs for text, runs in rows}
+    rows = connection.execute("SELECT mechanism, runs FROM held WHERE scope = ? AND runs <> 0", (scope,))
+    return {atom_of(text): runs for text, runs in (_typed(row, str, int) for row in rows)}
 
 
 def find_scope(connection: Connection, scope: str, lock: str = "") -> ScopeRow | None:
     row = connection.execute(_FIND_SCOPE + lock, (scope,)).fetchone()
-    return ScopeRow(*row) if row else None
+    return ScopeRow(*_typed(row, str, float, float, str, str)) if row else None
 
 
 def get_scope(connection: Connection, scope: str, lock: str = "") -> ScopeRow:
@@ -253,7 +253,7 @@ def get_scope(connection: Connection, scope: str, lock: str = "") -> ScopeRow:
 
 def caps(connection: Connection, scope: str) -> list[CapRow]:
     query = "SELECT number, cap_epsilon, envelope, reason, raised_by, at FROM cap WHERE scope = ? ORDER BY number"
-    return [CapRow(*row) for row in connection.execute(query, (scope,))]
+    return [CapRow(*_typed(row, int, float, str, str, str, str)) for row in connection.execute(query, (scope,))]
 
 
 def terms_of(connection: Connection, scope: str) -> ScopeTerms:
@@ -288,7 +288,8 @@ def spends_of(connection: Connection, scope: str) -> list[Spend]:
 
 def events_of(connection: Connection, scope: str) -> list[EventRow]:
     query = "SELECT key, number, at, kind, steps FROM event WHERE key IN (SELECT key FROM charge WHERE scope = ?) "
-    return [EventRow(*row) for row in connection.execute(query + "ORDER BY at, key, number", (scope,))]
+    rows = connection.execute(query + "ORDER BY at, key, number", (scope,))
+    return [EventRow(*_typed(row, str, int, str, str, int)) for row in rows]
 
 
 def recount(spends: Sequence[Spend]) -> dict[Atom, int]:
@@ -325,6 +326,16 @@ def _text(mechanism: Mechanism) -> str:
     return canonical_json(to_json(mechanism)).decode()
 
 
-def _spend(row: tuple[str, str, str, int, int, int | None, str], scopes: Sequence[str]) -> Spend:
-    key, fingerprint, text, steps, leased, settled, at = row
+def _typed(row: Sequence[Any], *kinds: type) -> tuple[Any, ...]:
+    """SQLite keeps any type in any column. Raises IntegrityError E-LEDGER-008."""
+    if not all(type(value) is kind for value, kind in zip(row, kinds, strict=True)):
+        raise forged()
+    return tuple(row)
+
+
+def _spend(row: Sequence[Any], scopes: Sequence[str]) -> Spend:
+    settled = row[5]
+    key, fingerprint, text, steps, leased, _, at = _typed(row, str, str, str, int, int, type(settled), str)
+    if settled is not None and type(settled) is not int:
+        raise forged()
     return Spend(key, tuple(scopes), fingerprint, mechanism_of(text), steps, leased, settled, at)

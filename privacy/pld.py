@@ -33,6 +33,7 @@ _WITH_PAIR: Final = (Gaussian, PoissonSampledGaussian, Laplace, PureDP)
 _FINER: Final = 1 / 30  # for mechanisms with single losses, whose places the grid shifts by up to its width
 _LARGEST_LOSS: Final = 600.0  # beyond, e^loss leaves the doubles, and no such epsilon means anything
 _TAIL: Final = 1e-5  # share of delta that each cut may take
+_SMALLEST_TAIL: Final = 1e-300  # below, quantiles lose their digits and end at infinity
 _MOST_POINTS: Final = 1 << 21
 _ROUNDING: Final = 16 * 2.0**-53
 _EPSILON_STEPS: Final = 10**6
@@ -96,6 +97,8 @@ def _epsilon(counts: Mapping[Atom, int], delta: float, direction: Direction) -> 
     """For one direction; `inf` when the errors that are counted as delta use it up."""
     runs = sum(counts.values())
     tail = _TAIL * delta / runs
+    if tail < _SMALLEST_TAIL:
+        return math.inf
     pairs = [(_pair(atom, direction, tail), times) for atom, times in counts.items()]
     variance = sum(times * pair.deviation**2 for pair, times in pairs)
     widest = max(pair.high - pair.low for pair, _ in pairs)

@@ -124,12 +124,8 @@ class PostgresDatabase:
 
     def _connect(self) -> psycopg.Connection[Any]:
         import psycopg
-        from psycopg.conninfo import conninfo_to_dict
 
-        if conninfo_to_dict(self.place.dsn).get("password"):
-            raise UsageError(
-                "E-DB-008", "the address of the database holds a password", "Put it into a passfile (PGPASSFILE), mode 0600"
-            )
+        check_address(self.place.dsn)
         milliseconds = int(BUSY_SECONDS * 1000)
         settings = f"-c synchronous_commit=on -c lock_timeout={milliseconds} -c search_path={self.place.schema}"
         return psycopg.connect(
@@ -139,6 +135,26 @@ class PostgresDatabase:
             application_name="privet",
             options=settings,
             prepare_threshold=None,
+        )
+
+
+def check_address(dsn: str) -> None:
+    """Before anything is made for it. Raises UsageError E-DB-008 (a password in it), E-DB-009 (no address), E-DB-006."""
+    with _faults():
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+
+        try:
+            found = conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError:  # it quotes the address, and a password with it
+            raise UsageError(
+                "E-DB-009",
+                "the address of the database is malformed",
+                "Write it as postgresql://USER@HOST/DATABASE or as host=… user=… dbname=…",
+            ) from None
+    if any(value and name.endswith(("password", "secret")) for name, value in found.items()):  # sslpassword is one, too
+        raise UsageError(
+            "E-DB-008", "the address of the database holds a password", "Put it into a passfile (PGPASSFILE), mode 0600"
         )
 
 

@@ -62,6 +62,11 @@ def may_unwrap(role: str, data_class: str) -> bool:
     return group_of(data_class) in _UNWRAPS.get(role, ())
 
 
+def may_destroy(role: str, data_class: str) -> bool:
+    """To open something is no right to destroy it: a trainer's key must not be able to end the data it trains on."""
+    return role == OPERATOR or group_of(data_class) in _DESTROYS.get(role, ())
+
+
 def may_write(role: str, data_class: str) -> bool:
     """Whoever may unwrap a class may write it; some may write what they can't read back."""
     return may_unwrap(role, data_class) or group_of(data_class) in _WRITES.get(role, ())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pipeline.cap_book import RAISED, ask_raise, file_vote, record_digest, refus
 from pipeline.caps import CAP_TYPE, QUORUM, CapRaise, CapVote, counted_votes, decide_raise, role_for, sign_raise, vote_of
 from pipeline.cli import main
 from pipeline.home import Home, add_person, withdraw_person, write_key_file
+from privacy.canonical import canonical_json
 from privacy.errors import GateClosed, IntegrityError, PolicyError, PrivetError, UsageError
 from privacy.ledger import CapRecord, Ledger
 from privacy.signing import Person, SigningKey, TrustRoot, make_statement, open_envelope, seal_envelope
@@ -365,6 +367,28 @@ def test_a_signature_can_be_made_where_there_is_no_home(
         assert run("--file", str(tmp_path / f"{name}.dsse.json"), "--home", str(home.path)) == 0
     assert home.ledger.cap_epsilon(SCOPE) == 12.0
     assert io.StringIO(capsys.readouterr().out).read().count("signed by") == 2
+
+
+@pytest.mark.parametrize("field", ["ledger", "scope", "unit"])
+def test_a_request_that_could_rewrite_what_the_signer_is_shown_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], field: str
+) -> None:
+    request = {**ASKED.to_json(), field: "chat/customer from epsilon 8.0 to 8.1\r\x1b[8m"}
+    (tmp_path / "request.json").write_bytes(canonical_json(request))
+    write_key_file(tmp_path / "olga.key", KEYS["olga"])
+    elsewhere = ["--request", str(tmp_path / "request.json"), "--home", str(tmp_path / "none"), "--as", "olga"]
+    elsewhere += ["--role", "privacy_officer", "--reason", WHY, "--key", str(tmp_path / "olga.key"), "--print"]
+    assert run(*elsewhere) == 4
+    shown = capsys.readouterr()
+    assert "E-CAP-002" in shown.err
+    assert "\x1b" not in shown.out + shown.err
+
+
+def test_a_request_that_is_a_pipe_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert run("--request", str(tmp_path / "pipe"), "--as", "olga") == 4
+    assert run("--file", str(tmp_path / "pipe"), "--home", str(Home.create(tmp_path / "h").path)) == 4
+    assert "E-CANON-002" in capsys.readouterr().err
 
 
 def test_there_is_no_way_down_and_no_reset() -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
+from pipeline.cli import main
 from pipeline.home import DEMO_PEOPLE, PIPELINE, Home, add_person, read_key_file, write_key_file
 from privacy.errors import PrivetError
 from privacy.signing import Person, SigningKey
+from tests.worlds.postgres import PostgresServer
 
 
 def test_a_home_is_private_to_its_owner(tmp_path: Path) -> None:
@@ -36,6 +39,24 @@ def test_a_half_made_home_is_completed_with_the_same_keys(tmp_path: Path) -> Non
     assert again.key.public_hex == first.key.public_hex
 
 
+def test_a_home_on_a_server_keeps_its_state_apart_from_its_neighbours(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    mine, other = (Home.create(tmp_path / name, database=postgres_server.dsn) for name in ("mine", "other"))
+    mine.ledger.open_scope("chat/unit", "unit", 8.0, 1e-6)
+    again = Home.open(tmp_path / "mine")
+    assert again.ledger.scopes() == ["chat/unit"]
+    assert Home.open(tmp_path / "other").ledger.scopes() == other.ledger.scopes() == []
+    assert [e.kind for e in again.journal.entries()].count("home_created") == 1
+    assert not list((tmp_path / "mine").rglob("*.sqlite"))
+
+
+def test_a_home_that_is_led_to_an_empty_server_trusts_nobody(tmp_path: Path, postgres_server: PostgresServer) -> None:
+    home = Home.create(tmp_path / "home", demo_identities=True)
+    assert home.journalled_trust().people
+    edit_version(tmp_path / "home", f'{{"database":"{postgres_server.dsn}","layout":2,"made_by":"0"}}')
+    with pytest.raises(PrivetError, match="E-TRUST-003"):
+        Home.open(tmp_path / "home").journalled_trust()
+
+
 def edit_version(home: Path, text: str) -> None:
     (home / "VERSION.json").write_text(text)
 
@@ -46,6 +67,7 @@ def edit_version(home: Path, text: str) -> None:
         (lambda h: edit_version(h, '{"layout":0}'), "E-HOME-002", 2),
         (lambda h: edit_version(h, '{"layout":99}'), "E-HOME-002", 2),
         (lambda h: edit_version(h, "{"), "E-HOME-003", 4),
+        (lambda h: edit_version(h, '{"layout":2,"database":7}'), "E-HOME-003", 4),
         (lambda h: edit_version(h, "[]"), "E-HOME-003", 4),
         (lambda h: (h / "VERSION.json").unlink(), "E-HOME-001", 2),
         (lambda h: (h / "pipeline.key").chmod(0o644), "E-HOME-007", 4),
@@ -79,6 +101,12 @@ def test_a_key_file_is_never_overwritten_and_never_a_link(tmp_path: Path) -> Non
     with pytest.raises(PrivetError) as caught:
         read_key_file(tmp_path / "b.key")
     assert caught.value.code == "E-HOME-007"
+
+
+def test_a_key_file_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.key", 0o600)
+    with pytest.raises(PrivetError, match="E-HOME-007"):
+        read_key_file(tmp_path / "pipe.key")
 
 
 def test_the_home_never_signs_for_a_person_with_their_own_key(tmp_path: Path) -> None:
@@ -121,3 +149,30 @@ def test_making_a_home_where_one_is_stays_an_error(tmp_path: Path) -> None:
     Home.create(tmp_path / "home")
     with pytest.raises(PrivetError, match="E-HOME-004"):
         Home.create(tmp_path / "home")
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--database", "postgresql://u:geheim@127.0.0.1:1/x"), "E-DB-008"),
+        (("--database", "host=127.0.0.1 password=geheim"), "E-DB-008"),
+        (("--database", "host=127.0.0.1 sslpassword=geheim"), "E-DB-008"),
+        (("--database", "geheim"), "E-DB-009"),
+        (("--kms", "openbao"), "E-KMS-008"),
+        (("--kms", "openbao", "--kms-set", "address=http://example.org", "--kms-set", "token_file=t"), "E-KMS-008"),
+        (("--kms-set", "protection=geheim"), "E-KMS-008"),
+        (("--kms-set", "protection=passphrase"), "E-KMS-018"),
+        (("--kms-set", "protection"), "E-KMS-008"),
+    ],
+)
+def test_options_that_can_not_be_meant_are_refused_before_anything_is_written(
+    tmp_path: Path, options: tuple[str, ...], code: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PRIVET_PASSPHRASE_FILE", raising=False)
+    assert main(["init", "--home", str(tmp_path / "home"), *options]) == 2
+    said = capsys.readouterr().err
+    assert code in said
+    assert "geheim" not in said
+    assert list((tmp_path / "home").glob("*")) == []
+    assert main(["init", "--home", str(tmp_path / "home")]) == 0
+    assert Home.open(tmp_path / "home").keyring.kms.backend == "local"

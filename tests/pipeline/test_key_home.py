@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.cli import main
+from pipeline.commands_keys import kms_choice
 from pipeline.home import Home
 from pipeline.key_home import KmsChoice, current_run
 from privacy.canonical import canonical_json
 from privacy.errors import EnvironmentFault, IntegrityError, PolicyError, PrivetError, UsageError
+from privacy.keys import Keyring
 from tests.worlds.openbao import OpenBao, openbao  # noqa: F401
 
 DEK = b"d" * 32
@@ -92,12 +95,71 @@ def test_an_older_keyring_of_the_same_home_is_refused(home: Home) -> None:
     assert Home.open(home.path).keyring.epochs("chat/raw")[0].state == "destroyed"
 
 
-def test_another_homes_keys_as_a_set_are_refused(home: Home, tmp_path: Path) -> None:
+@pytest.mark.parametrize("changes", [0, 3])
+def test_another_homes_keys_as_a_set_are_refused(home: Home, tmp_path: Path, changes: int) -> None:
+    """Also with a longer history than ours: whoever puts them there may know that root key."""
     other = Home.create(tmp_path / "other")
+    for _ in range(changes):
+        other.keyring.new_epoch("chat/raw")
     for name in ("root.key", "roots.json", "keyring.json"):
         (home.path / name).write_bytes((other.path / name).read_bytes())
     with pytest.raises(IntegrityError, match="E-KEY-010"):
         _ = Home.open(home.path).keyring
+
+
+def test_a_keyring_that_was_changed_past_the_journal_is_refused(home: Home) -> None:
+    home.keyring.ensure("chat/raw")
+    running = Home.open(home.path)
+    assert running.keyring.epochs("chat/raw")
+    past = Keyring(home.path / "keyring.json", home.keyring.kms)  # with every key, and no journal
+    past.new_epoch("chat/raw")
+    for ring in (lambda: running.keyring, lambda: Home.open(home.path).keyring):
+        with pytest.raises(IntegrityError, match="E-KEY-010"):
+            ring().wrap("chat/raw", DEK, b"")
+
+
+def test_a_journal_put_back_shows_in_the_keyring(home: Home) -> None:
+    home.keyring.ensure("chat/raw")
+    with sqlite3.connect(home.path / "journal.sqlite") as live, sqlite3.connect(home.path / "old.sqlite") as old:
+        live.backup(old)
+    home.keyring.new_epoch("chat/raw")
+    for left in home.path.glob("journal.sqlite-*"):
+        left.unlink()
+    (home.path / "old.sqlite").replace(home.path / "journal.sqlite")
+    with pytest.raises(IntegrityError, match="E-KEY-010"):
+        _ = Home.open(home.path).keyring
+
+
+def test_a_change_that_was_killed_between_file_and_journal_is_gone_on_from(home: Home) -> None:
+    real = type(home.journal).append
+
+    def killed(journal: object, kind: str, facts: object) -> object:
+        if kind == "keys_changed":
+            raise KeyboardInterrupt
+        return real(journal, kind, facts)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(home.journal), "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            home.keyring.ensure("chat/raw")
+    again = Home.open(home.path).keyring
+    assert again.unwrap(again.wrap("chat/raw", DEK, b""), b"") == DEK
+    assert again.new_epoch("chat/raw") == 2
+    assert [e.epoch for e in Home.open(home.path).keyring.epochs("chat/raw")] == [1, 2]
+
+
+@pytest.mark.slow
+def test_processes_that_open_the_home_while_others_change_its_keys_are_never_refused(home: Home) -> None:
+    script = (
+        "import sys; from pathlib import Path; from pipeline.home import Home\n"
+        "for n in range(8):\n"
+        "    ring = Home.open(Path(sys.argv[1])).keyring\n"
+        "    ring.new_epoch('chat/raw')\n"
+        "    assert ring.unwrap(ring.wrap('chat/raw', b'd' * 32, b''), b'') == b'd' * 32\n"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", script, str(home.path)]) for _ in range(4)]
+    assert [process.wait(timeout=120) for process in running] == [0, 0, 0, 0]
+    assert len(Home.open(home.path).keyring.epochs("chat/raw")) == 32
 
 
 @pytest.mark.parametrize("damage", ["address", "missing", "empty", "local"])
@@ -267,6 +329,29 @@ def test_granting_and_revoking_by_command(home: Home, tmp_path: Path, monkeypatc
     assert named == ["key_grant", "key_grant", "key_revoke"]  # the attempt that was refused, too
 
 
+def test_a_revocation_that_was_killed_before_the_rotation_is_finished_by_the_same_command(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = home.keyring.wrap("chat/protected", DEK, b"")
+    where = ["--home", str(home.path)]
+    assert main(["keys", "revoke", "trainer", *where]) == 2  # nobody granted it
+    assert main(["keys", "revoke", "trainer", *where]) == 2
+    assert main(["keys", "grant", "trainer", "--to", str(tmp_path / "trainer.key"), *where]) == 0
+    copy = (home.path / "roots.json").read_bytes()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Keyring, "rotate_root", killed)
+        assert main(["keys", "revoke", "trainer", *where]) == 130
+    assert main(["keys", "revoke", "trainer", *where]) == 0
+    (home.path / "roots.json").write_bytes(copy)  # with it the key opens what was wrapped before, and nothing newer
+    monkeypatch.setenv("PRIVET_ROLE_KEY", str(tmp_path / "trainer.key"))
+    with pytest.raises(PrivetError):
+        Home.open(home.path).keyring.unwrap(text, b"")
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_ingest_can_write_raw_and_not_read_it_back(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     at = ["--home", str(home.path)]
     assert main(["keys", "grant", "ingest", "--to", str(tmp_path / "i.key"), *at]) == 0
@@ -282,3 +367,31 @@ def test_ingest_can_write_raw_and_not_read_it_back(home: Home, tmp_path: Path, m
         store.read_sealed(ref)
     monkeypatch.delenv("PRIVET_ROLE_KEY")
     assert Home.open(home.path).store.read_sealed(ref) == b"a record"
+
+
+def test_an_interrupted_creation_goes_on_with_its_own_key_service_and_no_other(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentFault):  # nobody answers there
+        Home.create(tmp_path / "home", kms=_nobody(tmp_path, 1))
+    asked = _nobody(tmp_path, 2)
+    with pytest.raises(EnvironmentFault):  # no key was made, so the address may be mended
+        Home.create(tmp_path / "home", kms=asked)
+    assert (tmp_path / "home" / "kms.json").read_bytes() == canonical_json(asked.to_json())
+    Home.create(tmp_path / "home", kms=KmsChoice())
+    (tmp_path / "home" / "VERSION.json").unlink()  # cut short before its last write
+    with pytest.raises(UsageError, match="E-KEY-022"):
+        Home.create(tmp_path / "home", kms=_nobody(tmp_path, 3))
+    assert Home.create(tmp_path / "home", kms=KmsChoice()).keyring.kms.backend == "local"
+
+
+def _nobody(tmp_path: Path, port: int) -> KmsChoice:
+    token = tmp_path / "token"
+    token.write_text("s.token")
+    token.chmod(0o600)
+    return KmsChoice("openbao", {"address": f"http://127.0.0.1:{port}", "token_file": str(token), "timeout_seconds": "1"})
+
+
+def test_files_of_a_key_service_are_kept_by_their_whole_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    choice = kms_choice("openbao", ["address=https://bao.example.org", "token_file=tokens/privet"])
+    assert choice is not None
+    assert choice.settings == {"address": "https://bao.example.org", "token_file": str(tmp_path / "tokens" / "privet")}

@@ -70,7 +70,18 @@ def test_a_stored_class_name_is_not_imported() -> None:
         ReferenceXCom.deserialize_value(SimpleNamespace(value=stored))
 
 
-@pytest.mark.parametrize("key", ["wei.zhang@mail.example", "", "Return_value", None, "return_value "])
+class Agreeable(str):
+    """Equals everything."""
+
+    __slots__ = ()
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    "key", ["wei.zhang@mail.example", "", "Return_value", None, "return_value ", Agreeable("wei.zhang@mail.example")]
+)
 def test_a_key_chosen_at_run_time_is_refused_and_not_quoted(key: Any) -> None:
     with pytest.raises(UsageError, match="E-XCOM-002") as refused:
         ReferenceXCom.serialize_value(DIGEST, key=key)

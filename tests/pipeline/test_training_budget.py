@@ -15,6 +15,7 @@ from privacy.ledger import Ledger
 from privacy.mechanisms import PoissonSampledGaussian
 from privacy.policy_file import policy_digest
 from tests.pipeline.training_world import TrainingWorld
+from tests.worlds.ledgers import Tamperer
 from tests.worlds.policies import make_policy
 
 
@@ -112,3 +113,55 @@ def test_a_charge_that_forgot_a_source_is_a_lost_charge(tmp_path: Path) -> None:
     other.reserve_many("train-1", [scope], PoissonSampledGaussian(budget.sampling_probability, 5.0), 40)
     with pytest.raises(IntegrityError, match="E-LEDGER-009"):
         refuse_lost_charges(world.home)
+
+
+@pytest.mark.parametrize("attack", ["settled at less", "settled at nothing", "moved to another dataset", "steps"])
+def test_a_charge_that_was_made_smaller_in_rows_that_fit_each_other_is_a_lost_charge(world: TrainingWorld, attack: str) -> None:
+    """By somebody with the database and without the journal's key; the ledger alone can't see the first three."""
+    home = world.home
+    train(world.ctx, world.protect.digest, world.approve())
+    refuse_lost_charges(home)
+    place = home.place("ledger")
+    assert isinstance(place, Path)
+    home.ledger.open_scope("other/customer", "customer", 8.0, world.ctx.policy.budget.delta)
+    (spend,) = home.ledger.spends(f"{world.ctx.policy.dataset}/customer")
+    assert spend.settled == 40
+    tamperer = Tamperer(place).disarm()
+    if attack == "moved to another dataset":
+        tamperer.sql("UPDATE charge SET scope = 'other/customer'")
+        tamperer.sql("UPDATE held SET scope = 'other/customer'")
+    elif attack == "steps":
+        tamperer.sql("UPDATE spend SET steps = 40, fingerprint = 'x'")
+    else:
+        left = 39 if attack == "settled at less" else 0
+        tamperer.sql(f"UPDATE spend SET leased = {left}, settled = {left}")
+        tamperer.sql("DELETE FROM event WHERE kind = 'lease'")
+        if left:
+            tamperer.sql(f"UPDATE event SET steps = {left}, number = 2 WHERE kind = 'settle'")
+            tamperer.sql("INSERT INTO event SELECT key, 1, at, 'lease', steps FROM event WHERE kind = 'settle'")
+        else:
+            tamperer.sql("UPDATE event SET steps = 0, number = 1 WHERE kind = 'settle'")
+        tamperer.sql(f"UPDATE held SET runs = {left}")
+    tamperer.rearm()
+    if attack.startswith("settled"):
+        assert home.ledger.self_audit() == []
+    with pytest.raises(IntegrityError, match="E-LEDGER-009"):
+        refuse_lost_charges(home)
+    with pytest.raises(IntegrityError, match="E-LEDGER-009"):
+        attempt(world, "train-2")
+
+
+def test_a_training_that_is_killed_between_journal_and_ledger_settles_once_more(world: TrainingWorld) -> None:
+    approval = world.approve()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Ledger, "settle", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(world.ctx, world.protect.digest, approval)
+    refuse_lost_charges(world.home)  # nothing was given back yet
+    train(world.ctx, world.protect.digest, approval)
+    refuse_lost_charges(world.home)
+    assert {e.facts["steps"] for e in world.home.journal.entries() if e.kind == "budget_settled"} == {40}
+
+
+def killed(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -34,12 +34,20 @@ def test_a_hardened_process_and_its_children_leave_no_core_and_no_debugger_in() 
     assert done.stdout.strip() == "True (0, 0) 0 0 1"
 
 
-def test_commands_that_may_open_keys_are_hardened(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "command", "arguments"),
+    [
+        ("commands", "init", ["init", "--home", "h"]),
+        ("commands_journal", "journal_witness", ["journal", "witness", "c", "--state", "s", "--key", "k", "--as", "w"]),
+        ("commands", "identity_new", ["identity", "new", "--key", "k"]),
+    ],
+)
+def test_commands_that_may_open_keys_are_hardened(module: str, command: str, arguments: list[str]) -> None:
     code = (
-        "import ctypes, resource, sys; from pipeline import cli, commands\n"
+        f"import ctypes, resource, sys; from pipeline import cli, {module}\n"
         "dumpable = lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)\n"
-        "commands.init = lambda args: print(resource.getrlimit(resource.RLIMIT_CORE), dumpable()) or 0\n"
-        f"cli.main(['init', '--home', {str(tmp_path / 'h')!r}])"
+        f"{module}.{command} = lambda args: print(resource.getrlimit(resource.RLIMIT_CORE), dumpable()) or 0\n"
+        f"cli.main({arguments!r})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(0, 0) 0" or not sys.platform.startswith("linux")

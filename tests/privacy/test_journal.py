@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import multiprocessing
 import os
@@ -397,6 +398,36 @@ def test_a_journal_of_another_key_is_not_continued(journal: Journal, place: Plac
         verify_journal(place, OTHER.public_hex)
 
 
+@pytest.mark.parametrize(
+    ("statement", "code"),
+    [
+        ("UPDATE entry SET body = CAST(body AS TEXT) WHERE seq = 4", "E-JOURNAL-001"),
+        ("UPDATE entry SET body = 1.5 WHERE seq = 4", "E-JOURNAL-001"),
+        ("UPDATE entry SET body = 90000000000 WHERE seq = 4", "E-JOURNAL-001"),  # bytes(that) would be 84 GiB of zeros
+        ("UPDATE entry SET body = 90000000000 WHERE seq = 8", "E-JOURNAL-001"),
+        ("UPDATE checkpoint SET note = CAST(note AS BLOB)", "E-JOURNAL-014"),
+        ("UPDATE checkpoint SET note = CAST(note AS BLOB) WHERE size = 9", "E-JOURNAL-014"),
+        ("UPDATE frontier SET nodes = 90000000000", "E-JOURNAL-015"),
+        ("UPDATE frontier SET nodes = CAST('x' AS TEXT)", "E-JOURNAL-015"),
+        ("UPDATE frontier SET size = 'nine'", "E-JOURNAL-015"),
+    ],
+)
+def test_a_value_of_another_type_is_no_defect_of_ours(statement: str, code: str, tmp_path: Path) -> None:
+    """SQLite keeps any type in any column."""
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path, KEY)
+    journal.append_many([("tick", {"number": number}) for number in range(9)])
+    Intruder(path)(statement)
+    with pytest.raises(IntegrityError, match=code):
+        verify_journal(path, KEY.public_hex)
+    if "seq = 4" not in statement:
+        with pytest.raises(IntegrityError, match=r"E-JOURNAL-0(01|02|14)"):
+            Journal(path, KEY).append("x", {})
+    if "frontier" not in statement:
+        with pytest.raises(IntegrityError, match=code):
+            Journal(path, KEY).entries()
+
+
 # Somebody who can make it fit: with the database alone (cut, roll back) or with the stolen key (rewrite)
 
 
@@ -517,6 +548,16 @@ def test_a_cosigned_checkpoint_that_is_not_of_this_history_is_refused(journal: J
     foreign = cosign(sign_checkpoint(LOG.name, 9, journal.root(9), OTHER).note, W1.name, WITNESS, 1)
     with pytest.raises(IntegrityError, match="E-NOTE-003"):
         journal.accept(foreign, [W1])
+
+
+def test_signature_lines_of_strangers_can_not_make_what_is_kept_unreadable(journal: Journal) -> None:
+    """64 lines are the most that a note may have; two notes of one checkpoint are joined."""
+    note = cosign(journal.checkpoint().note, W1.name, WITNESS, 100)
+    lines = [f"\u2014 stranger.{n} {base64.b64encode(bytes(9)).decode()}\n" for n in range(124)]
+    kept = journal.accept(note + "".join(lines[:62]), [W1])
+    with pytest.raises(IntegrityError, match="E-NOTE-001"):
+        journal.accept(note + "".join(lines[62:]), [W1])
+    assert journal.cosigned(9, [W1]) == kept
 
 
 # Exports

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,14 @@ from hypothesis import strategies as st
 
 from privacy import keyring_book, owner_only
 from privacy.canonical import canonical_json
+from privacy.domain_key import DomainKey, expand
 from privacy.errors import EnvironmentFault, IntegrityError, PolicyError, PrivetError
+from privacy.keyring_file import Row
 from privacy.keys import Floor, Keyring, KeyringChange, KeyUse
 from privacy.kms import Wrapped, destroyed
 from privacy.kms.local import LocalKms
-from privacy.kms.local_secret import KeyFile
+from privacy.kms.local_secret import KeyFile, RoleKey
+from privacy.roles import RING, groups_unwrapped_by
 
 DEK = b"d" * 32
 
@@ -338,6 +342,39 @@ def test_a_swapped_public_key_is_met_by_whoever_may_open_the_domain(home: Path) 
     assert diverted.startswith("chat/raw@1:h.")
     with pytest.raises(IntegrityError, match="E-KMS-004"):
         opened(home, role="steward").unwrap(diverted, b"")
+
+
+@pytest.mark.parametrize(("role", "group"), [("auditor", RING), ("trainer", "features")])
+def test_a_role_can_not_put_a_row_of_its_own_making_under_a_key_that_it_may_use(home: Path, role: str, group: str) -> None:
+    """With the MAC key, and with the row's context intact: all that is wrong is the key that wrapped the secret."""
+    running = opened(home)
+    running.ensure("chat/raw")
+    file, evil = running.state, DomainKey.of(b"\x07" * 32)
+    local(home).grant(role, [file.key_id(RING), *map(file.key_id, groups_unwrapped_by(role))], home / "role.key")
+    kms = LocalKms(home / "roots.json", RoleKey.read(home / "role.key"))
+    mac_key = expand(kms.unwrap(file.ring, file.ring_context()), "keyring/mac")
+    chosen = kms.wrap(file.key_id(group), b"\x07" * 32, file.row_context("chat/raw", 2, evil.public))
+    forged = file.with_row("chat/raw", 2, Row(file.domains["chat/raw"][1].created_at, evil.public, chosen))
+    (home / "keyring.json").write_bytes(replace(forged, generation=file.generation + 1).encode(mac_key))
+    for use in (
+        lambda: running.wrap("chat/raw", DEK, b""),
+        lambda: opened(home).wrap("chat/raw", DEK, b""),
+        lambda: opened(home, role="ingest").wrap("chat/raw", DEK, b""),
+    ):
+        with pytest.raises(IntegrityError, match="E-KEY-004"):
+            use()
+
+
+def test_a_file_is_believed_by_its_digest_where_changes_are_on_record(home: Path) -> None:
+    first = opened(home)
+    old = Floor(first.state.generation, first.digest, frozenset())
+    first.wrap("chat/raw", DEK, b"")
+    newer = opened(home).digest
+    with pytest.raises(IntegrityError, match="E-KEY-010"):
+        opened(home, floor=lambda: old)  # newer than the record, and announced by nobody
+    assert opened(home, floor=lambda: replace(old, announced=frozenset({newer}))).digest == newer
+    records = iter([old, Floor(old.generation + 1, newer, frozenset())])
+    assert opened(home, floor=lambda: next(records)).digest == newer  # it came on record while we looked
 
 
 # Cache: a token that was withdrawn stops working within cache_seconds

@@ -189,6 +189,16 @@ def test_steps_outside_the_reservation_are_refused(ledger: Ledger) -> None:
             call()
 
 
+@pytest.mark.parametrize("steps", [1.5, True, "3", None, float("nan")])
+def test_a_settlement_that_is_no_whole_number_is_refused(ledger: Ledger, steps: object) -> None:
+    ledger.reserve("a", "chat", Q, SIGMA, 5)
+    with pytest.raises(UsageError, match="E-LEDGER-007"):
+        ledger.settle("a", steps)  # type: ignore[arg-type]
+    spend = ledger.spend("a")
+    assert spend is not None
+    assert (spend.settled, spend.charged) == (None, 5)
+
+
 @pytest.mark.parametrize(
     ("q", "sigma", "steps"),
     [(0.0, 1.0, 1), (1.5, 1.0, 1), (Q, 0.0, 1), (Q, -1.0, 1), (Q, math.nan, 1), (math.nan, 1.0, 1), (Q, math.inf, 1),

@@ -16,6 +16,7 @@ from privacy.ledger import CapRecord, Ledger
 from privacy.ledger_rows import SCHEMA
 from privacy.mechanisms import charge_of
 from tests.worlds.ledgers import DELTA, STEP, Tamperer
+from tests.worlds.postgres import PostgresServer
 
 Q, SIGMA = 0.01, 1.0
 DATABASE_REFUSES = (sqlite3.IntegrityError, psycopg.errors.RaiseException)
@@ -83,6 +84,51 @@ def test_a_trigger_that_was_emptied_is_named(tmp_path: Path) -> None:
     tamperer.sql("DROP TRIGGER spend_delete")
     tamperer.sql("CREATE TRIGGER spend_delete BEFORE DELETE ON spend WHEN FALSE BEGIN SELECT RAISE(ABORT, 'no reset'); END")
     assert any("was changed" in fault for fault in ledger.self_audit())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["CREATE TRIGGER more AFTER INSERT ON spend BEGIN UPDATE held SET runs = 0; END",
+     "CREATE VIEW more AS SELECT 0 AS runs", "CREATE TABLE more (runs INTEGER)", "ALTER TABLE held ADD COLUMN more INTEGER"],
+)  # fmt: skip
+def test_what_was_added_to_the_database_is_named(tmp_path: Path, statement: str) -> None:
+    ledger = Ledger(tmp_path / "l.sqlite")
+    Tamperer(tmp_path / "l.sqlite").sql(statement)
+    assert ledger.self_audit() == ["the database holds a table, view or trigger that is not the ledger's, or was changed"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["ALTER TABLE spend ENABLE REPLICA TRIGGER spend_update", "DROP TRIGGER spend_delete_all ON spend",
+     "CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$",
+     "CREATE TRIGGER more AFTER INSERT ON spend FOR EACH ROW EXECUTE FUNCTION refuse('x')"],
+)  # fmt: skip
+def test_a_guard_of_postgres_that_no_longer_guards_is_named(postgres_server: PostgresServer, statement: str) -> None:
+    place = postgres_server.place("guards")
+    ledger = Ledger(place)
+    assert ledger.self_audit() == []
+    Tamperer(place).sql(statement)
+    assert any("trigger" in fault for fault in ledger.self_audit())
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["UPDATE spend SET mechanism = CAST(mechanism AS BLOB)", "UPDATE held SET mechanism = CAST(mechanism AS BLOB)",
+     "UPDATE held SET runs = 99.5", "UPDATE scope SET cap_epsilon = 'much'", "UPDATE scope SET delta = X'00'",
+     "UPDATE spend SET settled = 70.5", "INSERT INTO cap VALUES ('chat', 1, 'much', 'e', 'r', 'b', 't')",
+     "UPDATE event SET steps = 'x'"],
+)  # fmt: skip
+def test_a_value_of_another_type_is_a_forged_row_and_no_defect_of_ours(tmp_path: Path, statement: str) -> None:
+    """SQLite keeps any type in any column."""
+    path = tmp_path / "l.sqlite"
+    ledger = Ledger(path)
+    ledger.open_scope("chat", "customer", 3.0, DELTA)
+    ledger.reserve("a", "chat", Q, SIGMA, 100)
+    Tamperer(path).disarm().sql(statement)
+    assert any("E-LEDGER-008" in fault for fault in ledger.self_audit())
+    if "event" not in statement:
+        with pytest.raises(IntegrityError, match="E-LEDGER-008"):
+            Ledger(path).reserve("b", "chat", Q, SIGMA, 1)
 
 
 @pytest.mark.parametrize("statement", ["UPDATE spend SET steps = 1", "UPDATE held SET runs = 1", "DELETE FROM charge"])

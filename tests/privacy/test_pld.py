@@ -141,6 +141,17 @@ def test_what_has_no_dominating_pair_is_counted_by_renyi_beside_the_rest() -> No
     assert epsilon_by_pld(other, 1e-5) == epsilon_of_charge(total_charge(other), 1e-5)
 
 
+@pytest.mark.parametrize("delta", [1e-290, 1e-300, 1e-308, 5e-324, 0.99])
+@pytest.mark.parametrize("atom", [Gaussian(0.3), PoissonSampledGaussian(1e-6, 0.3), Laplace(0.5), PureDP(20.0)])
+@pytest.mark.parametrize("runs", [1, 10**6])
+def test_at_the_edge_of_doubles_there_is_a_figure_between_the_truth_and_renyi(atom: Atom, delta: float, runs: int) -> None:
+    found = epsilon_by_pld({atom: runs}, delta)
+    assert 0.0 <= found <= epsilon_of_charge(total_charge({atom: runs}), delta)
+    if isinstance(atom, Gaussian) and delta < 0.5:  # the tail of the loss alone, with less than the whole of delta
+        mean, deviation = runs / (2 * atom.noise_multiplier**2), math.sqrt(runs) / atom.noise_multiplier
+        assert found >= mean + deviation * (norm.isf(delta) - 1.5)
+
+
 def test_nothing_costs_nothing_and_a_figure_is_never_above_renyi() -> None:
     assert epsilon_by_pld({}, 1e-5) == 0.0
     for q, sigma, steps in [

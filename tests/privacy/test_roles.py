@@ -156,3 +156,14 @@ def test_no_role_but_the_operator_rotates_what_it_does_not_destroy(roles: Roles)
         for group in ("raw", "vault", "features"):
             with pytest.raises(EnvironmentFault, match="E-KMS-002"):
                 roles.opened(role).rotate_root([group])
+
+
+def test_no_role_destroys_what_it_may_only_open(roles: Roles) -> None:
+    """Refused before the row is touched: a row that is gone is lost, whoever could finish the rest."""
+    before = roles.opened(OPERATOR).digest
+    for role in set(ROLES) - {OPERATOR}:
+        for name in (name for name in CLASSES if not (role == "eraser" and name in ("vault", "pseudonym"))):
+            for destroy in (lambda ring, at: ring.destroy(at), lambda ring, at: ring.destroy_epoch(at, 1)):
+                with pytest.raises(PolicyError, match="E-KEY-011"):
+                    destroy(roles.opened(role), f"chat/{name}")
+    assert roles.opened(OPERATOR).digest == before
