@@ -23,6 +23,7 @@ The exit code follows from the kind: 2 usage, policy, data or machine; 3 a gate 
 # Codes that several places give with words of their own, or with words known only when it happens.
 SUMMARIES = {
     "E-BUNDLE-003": "a file that a bundle must have is missing",
+    "E-CAP-011": "the command lacks what a raise of a cap, or a signature under it, needs",
     "E-CLAIM-002": "a file that a bundle must have is missing",
     "E-CLAIM-003": "the list of evidence is not that of a bundle",
     "E-CLAIM-005": "a statement is about another run, policy or file than it must be",
@@ -34,10 +35,14 @@ SUMMARIES = {
     "E-CLAIM-015": "a verdict that a release needs is missing, was not evaluated, or did not pass",
     "E-CLAIM-018": "an epsilon lower bound refutes the claim, or none was published at the level of the gate",
     "E-CLAIM-019": "the journal has no commitment to the canary coins before the training",
+    "E-CLAIM-021": "a witness that the trust root names did not cosign a checkpoint of the journal over this evidence",
     "E-DAG-003": "a gate asks for more people of a role than the trust root names",
     "E-DAG-005": "a policy in the folder makes no DAG, for the reason given with its name",
+    "E-EXPORT-002": "the key file is there already, would lie beside the data, or its folder does not exist",
     "E-INGEST-005": "the source is not a local folder that can be read",
     "E-KEY-009": "the keyring can't be read or written (…)",
+    "E-KMS-008": "kms.json does not describe a key service: settings missing, unknown or not safe for its token",
+    "E-NOTE-001": "a signed note, checkpoint, proof or verifier key is malformed",
     "E-POLICY-002": "… line …: a field of the policy is unknown, missing, of a wrong type or contradicts another",
     "E-REDACT-001": "an output could not be searched, or findings were left in it after redaction",
     "E-RELEASE-003": "the ledger does not bear out the mechanism trace: no charge, another one, or a budget over its cap",

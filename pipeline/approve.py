@@ -12,8 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
 from pipeline.approval_book import ApprovalBook, ApprovalRequest, request_id
-from pipeline.claims import has_rejection
 from pipeline.evidence import use_subject
+from pipeline.journal_claims import has_rejection
 from pipeline.stage import Manifest, StageContext, load_manifest
 from pipeline.training_budget import budget_scope
 from privacy.canonical import Digest, Json, digest_bytes, digest_of, parse_canonical

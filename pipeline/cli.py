@@ -13,9 +13,20 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pipeline import commands
+from pipeline import (
+    commands,
+    commands_budget,
+    commands_export,
+    commands_journal,
+    commands_keys,
+    commands_mine,
+    commands_rights,
+    commands_scan,
+    commands_secrets,
+)
 from pipeline.faults import as_privet_error
 from pipeline.stage import CODE_VERSION
+from privacy.hardening import harden_process
 
 Command = Callable[[argparse.Namespace], int]
 
@@ -26,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Libraries call logging.basicConfig when imported; with a handler there already, they can't fill the terminal.
     logging.getLogger().addHandler(logging.NullHandler())
     command: Command = args.command
+    if hasattr(args, "home") or hasattr(args, "key"):  # it may open keys
+        harden_process()
     try:
         return command(args)
     except KeyboardInterrupt:
@@ -52,12 +65,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"privet {CODE_VERSION}")
     tree = parser.add_subparsers(metavar="COMMAND", required=True)
     _demo_commands(tree)
+    commands_scan.options(_leaf(tree, "scan", commands_scan.scan, "show where personal data stands in a file; changes nothing"))
     _policy_commands(tree)
     _run_commands(tree)
     _approval_commands(tree)
     _evidence_commands(tree)
+    _journal_commands(tree)
     _rights_commands(tree)
+    _export_commands(tree)
+    _mine_commands(tree)
     _identity_commands(tree)
+    _keys_commands(tree)
+    _secrets_commands(tree)
+    _budget_commands(tree)
     return parser
 
 
@@ -124,6 +144,12 @@ def _run_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     init = _leaf(tree, "init", commands.init, "make a new Privet home")
     _home(init)
     init.add_argument("--demo-identities", action="store_true", help="with key pairs for a demo engineer, steward and officer")
+    about = "PostgreSQL (15 or later) for vault, journal and ledger; no password in it (default: SQLite files in the home)"
+    init.add_argument("--database", metavar="DSN", help=about)
+    backends = ("local", "openbao", "aws", "pkcs11")
+    init.add_argument("--kms", choices=backends, help="which service wraps the keys (default local)")
+    about = "a setting of that service, never a secret; repeat it for more"
+    init.add_argument("--kms-set", action="append", default=[], metavar="NAME=VALUE", help=about)
     run = _leaf(tree, "run", commands.run, "run the stages of a policy in this process, without Airflow")
     run.add_argument("policy", type=Path, metavar="POLICY")
     run.add_argument(
@@ -189,24 +215,88 @@ def _evidence_commands(tree: Tree) -> None:  # type: ignore[valid-type]
         "--trust", type=Path, metavar="FILE", help="trust root you obtained yourself; without it identities are self-declared"
     )
     verify.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def _journal_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     journal = _group(tree, "journal", "the append-only journal")
-    check = _leaf(journal, "verify", commands.journal_verify, "recompute the chain and its signatures")
-    _home(check)
-    check.add_argument("--anchor", metavar="SIZE:DIGEST", help="a size and head digest noted earlier, elsewhere")
-    show = _leaf(journal, "show", commands.journal_show, "print the entries")
-    _home(show)
-    budget = _leaf(tree, "budget", commands.budget, "what each dataset has spent of its privacy budget")
-    _home(budget)
-    budget.add_argument("--json", action="store_true", help="one JSON object per line")
+    check = _leaf(journal, "verify", commands_journal.journal_verify, "recompute the tree, its signatures and its anchors")
+    about = "a state noted elsewhere: a checkpoint's file, a bundle's folder, SIZE:ROOT; repeat it for more"
+    check.add_argument("--anchor", action="append", default=[], metavar="ANCHOR", help=about)
+    check.add_argument("--no-anchor", action="store_true", help="do without: a journal cut or rewritten as a whole passes")
+    show = _leaf(journal, "show", commands_journal.journal_show, "print the entries")
+    for leaf in (check, show):
+        leaf.add_argument("--json", action="store_true", help="JSON; one object, or one per entry")
+    point = _leaf(journal, "checkpoint", commands_journal.journal_checkpoint, "print the signed checkpoint, to keep elsewhere")
+    about = "with the proof that it continues this size, for a witness that cosigned that size last (0: none yet)"
+    point.add_argument("--since", type=_at_least(0), metavar="SIZE", help=about)
+    prove = _leaf(journal, "prove", commands_journal.journal_prove, "print the proof that an entry is in the journal")
+    prove.add_argument("seq", type=_at_least(0), metavar="SEQ", help="the entry's number")
+    witness = _leaf(journal, "witness", commands_journal.journal_witness, "cosign a checkpoint with a key kept elsewhere")
+    witness.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="what privet journal checkpoint --since wrote")
+    witness.add_argument(
+        "--state", type=Path, required=True, metavar="DIR", help="where the witness remembers what it cosigned"
+    )
+    witness.add_argument(
+        "--key", type=Path, required=True, metavar="FILE", help="the witness's private key (privet identity new)"
+    )
+    witness.add_argument("--as", dest="name", required=True, metavar="NAME", help="its name in the trust root")
+    witness.add_argument("--log", metavar="KEY", help="the journal's verifier key (privet journal key); needed the first time")
+    witness.add_argument("--proof", type=Path, metavar="FILE", help="the consistency proof, when it is a file of its own")
+    for leaf in (point, prove, witness):
+        leaf.add_argument("--out", type=Path, metavar="FILE", help="write to this file instead of printing")
+    accept = _leaf(journal, "accept", commands_journal.journal_accept, "keep what a witness cosigned, for the next release")
+    accept.add_argument("file", type=Path, metavar="FILE", help="the cosigned checkpoint")
+    key = _leaf(journal, "key", commands_journal.journal_key, "print the journal's verifier key, for its witnesses")
+    for leaf in (check, show, point, prove, accept, key):
+        _home(leaf)
 
 
 def _rights_commands(tree: Tree) -> None:  # type: ignore[valid-type]
-    erase = _leaf(tree, "erase", commands.erase, "erase one data subject, and list what that touches")
-    erase.add_argument("subject", metavar="SUBJECT", help="the value of the subject field, or - to read it from standard input")
-    erase.add_argument("--case", required=True, metavar="ID", help="your reference for the request; kept in the journal")
+    who = "the value of the subject field, or - to read it from standard input"
+    erase = _leaf(tree, "erase", commands_rights.erase, "erase one data subject, and list what that touches")
+    erase.add_argument("subject", nargs="?", metavar="SUBJECT", help=who)
+    erase.add_argument("--case", metavar="ID", help="your reference for the request; kept in the journal")
     erase.add_argument("--as", dest="by", default="operator", metavar="NAME", help="who erases; kept in the journal")
     erase.add_argument("--json", action="store_true", help="the receipt as JSON")
+    erase.add_argument("--receipt", type=Path, metavar="FILE", help="write the signed receipt to this new file, too")
+    erase.add_argument("--verify", type=Path, metavar="RECEIPT", help="check a signed receipt offline instead; needs no home")
+    erase.add_argument("--trust", type=Path, metavar="FILE", help="trust root to verify against")
+    about = "statement of completion; repeat it for more"
+    erase.add_argument("--completed", type=Path, action="append", default=[], metavar="FILE", help=about)
     _home(erase)
+    subject = _leaf(tree, "subject", commands_rights.subject, "answer an access request: where the data is and was used")
+    subject.add_argument("subject", metavar="SUBJECT", help=who)
+    subject.add_argument("--case", metavar="ID", help="your reference for the request; kept in the journal")
+    subject.add_argument("--as", dest="by", default="operator", metavar="NAME", help="who asks; kept in the journal")
+    subject.add_argument("--reveal", type=Path, metavar="DIR", help="write the originals to this new folder; needs --case")
+    subject.add_argument("--json", action="store_true", help="one JSON object")
+    _home(subject)
+    retention = _leaf(tree, "retention", commands_rights.retention, "destroy what is over its days, end epochs that are due")
+    retention.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    retention.add_argument(
+        "--ahead", type=_at_least(0), default=7, metavar="DAYS", help="end epochs that are due within these days (default 7)"
+    )
+    retention.add_argument("--statements", type=Path, metavar="DIR", help="write signed statements of completion here, too")
+    retention.add_argument("--json", action="store_true", help="one JSON object")
+    _home(retention)
+
+
+def _export_commands(tree: Tree) -> None:  # type: ignore[valid-type]
+    export = _leaf(tree, "export", commands_export.export, "write a protected dataset as encrypted Parquet for other tools")
+    export.add_argument("manifest", metavar="DIGEST", help="manifest digest of the protect stage")
+    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the data goes; made when missing")
+    export.add_argument("--key-file", type=Path, required=True, metavar="FILE", help="new 0600 file for the key, elsewhere")
+    export.add_argument("--as", dest="by", required=True, metavar="NAME", help="who exports; kept in the journal")
+    _home(export)
+
+
+def _mine_commands(tree: Tree) -> None:  # type: ignore[valid-type]
+    mine = _leaf(tree, "mine", commands_mine.mine, "token shapes and field names that detection left in many texts, values masked")
+    mine.add_argument("what", metavar="DIGEST|POLICY", help="manifest digest of protect, or a policy file")
+    about = "how many subjects must share one (default 5)"
+    mine.add_argument("--subjects", type=_at_least(2), default=5, metavar="N", help=about)
+    mine.add_argument("--json", action="store_true", help="one JSON object per line")
+    _home(mine)
 
 
 def _identity_commands(tree: Tree) -> None:  # type: ignore[valid-type]
@@ -223,6 +313,73 @@ def _identity_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     _home(withdraw)
     listing = _leaf(identity, "list", commands.identity_list, "list the trust root")
     _home(listing)
+
+
+def _secrets_commands(tree: Tree) -> None:  # type: ignore[valid-type]
+    secrets = _group(tree, "secrets", "connections and variables of Airflow, sealed in the home")
+    put = _leaf(secrets, "set", commands_secrets.secrets_set, "seal a value, read from standard input; never an argument")
+    put.add_argument("--file", type=Path, metavar="FILE", help="read the value from this 0600 file instead")
+    drop = _leaf(secrets, "remove", commands_secrets.secrets_remove, "shred one")
+    for leaf in (put, drop):
+        leaf.add_argument("name", metavar="NAME", help="connection id, or the key of a variable")
+        kinds = ("connection", "variable", "config")
+        leaf.add_argument("--kind", choices=kinds, default="connection", help="what Airflow asks for (default connection)")
+        _home(leaf)
+    _home(_leaf(secrets, "list", commands_secrets.secrets_list, "list names and kinds, no values"))
+
+
+def _budget_commands(tree: Tree) -> None:  # type: ignore[valid-type]
+    budget = _leaf(tree, "budget", commands_budget.budget, "what each dataset has spent of its privacy budget")
+    _home(budget)
+    budget.add_argument("--json", action="store_true", help="one JSON object per line")
+    budget.add_argument("--plot", type=Path, metavar="FILE", help="also draw the spend over time, as SVG")
+    parts = budget.add_subparsers(metavar="COMMAND")
+    history = _leaf(parts, "history", commands_budget.budget_history, "every event of the ledger, and the spend after it")
+    history.add_argument("scope", nargs="?", metavar="SCOPE", help="dataset/unit; without it, all of them")
+    lift = _leaf(parts, "raise", commands_budget.budget_raise, "sign a higher cap; a privacy officer and a steward have to")
+    lift.add_argument("scope", nargs="?", metavar="SCOPE", help="dataset/unit, as privet budget shows it")
+    lift.add_argument("--to", type=float, metavar="EPSILON", help="the new cap; it can only rise")
+    lift.add_argument("--as", dest="name", metavar="NAME", help="your name in the trust root; without it, print what to sign")
+    lift.add_argument("--role", metavar="ROLE", help="the role you sign in, if you hold both")
+    lift.add_argument("--reason", metavar="TEXT", help="one sentence; it is kept for ever, so no personal data")
+    lift.add_argument("--key", type=Path, metavar="FILE", help="your private key file (not needed for a demo identity)")
+    lift.add_argument(
+        "--request", type=Path, metavar="FILE", help="sign what was printed without --as, e.g. on another machine"
+    )
+    lift.add_argument("--print", dest="print_only", action="store_true", help="print the signed envelope, don't file it")
+    lift.add_argument("--file", type=Path, metavar="ENVELOPE", help="file an envelope that was printed elsewhere")
+    for leaf in (history, lift):  # SUPPRESS: a default here would win over what was given before the subcommand
+        leaf.add_argument("--home", type=Path, default=argparse.SUPPRESS, metavar="DIR", help="the Privet home")
+    history.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object per line")
+    plan = _leaf(tree, "plan", commands_budget.plan, "what a run of a policy would spend and leave; spends and writes nothing")
+    plan.add_argument("policy", type=Path, metavar="POLICY")
+    plan.add_argument("--json", action="store_true", help="one JSON object")
+    _home(plan)
+
+
+def _keys_commands(tree: Tree) -> None:  # type: ignore[valid-type]
+    keys = _group(tree, "keys", "the keys that open data, and who may unwrap which")
+    init = _leaf(keys, "init", commands_keys.keys_init, "make a dataset's key domains, so that write-only roles can write")
+    init.add_argument("--dataset", required=True, metavar="NAME", help="the policy's dataset")
+    listing = _leaf(keys, "list", commands_keys.keys_list, "list domains, epochs and versions; never a key")
+    listing.add_argument("--json", action="store_true", help="one JSON object per line")
+    rotate = _leaf(keys, "rotate", commands_keys.keys_rotate, "rotate the root (writes no data), or start an epoch")
+    which = rotate.add_mutually_exclusive_group()
+    which.add_argument("--group", metavar="NAME", help="only the key of this group of classes")
+    which.add_argument("--domain", metavar="D", help="a new epoch of this domain instead")
+    destroy = _leaf(keys, "destroy", commands_keys.keys_destroy, "destroy a domain's key: what it wrapped is gone for good")
+    destroy.add_argument("--domain", required=True, metavar="D", help="DATASET/CLASS")
+    destroy.add_argument("--epoch", type=_at_least(1), metavar="N", help="only this epoch")
+    destroy.add_argument("--yes", required=True, metavar="D", help="the domain's name again")
+    grant = _leaf(keys, "grant", commands_keys.keys_grant, "write a role's key file (local key service)")
+    grant.add_argument("role", metavar="ROLE")
+    grant.add_argument("--to", type=Path, required=True, metavar="FILE", help="new 0600 file")
+    revoke = _leaf(keys, "revoke", commands_keys.keys_revoke, "take a role's key back and rotate what it could open")
+    revoke.add_argument("role", metavar="ROLE")
+    policy = _leaf(keys, "policy", commands_keys.keys_policy, "print the OpenBao policy of a role")
+    policy.add_argument("role", metavar="ROLE")
+    for leaf in (init, listing, rotate, destroy, grant, revoke, policy):
+        _home(leaf)
 
 
 if __name__ == "__main__":

@@ -12,10 +12,14 @@ from privacy.errors import UsageError
 
 
 def init(args: Namespace) -> int:
+    from pipeline.commands_keys import kms_choice
     from pipeline.home import PIPELINE, Home
 
-    home = Home.create(args.home, demo_identities=args.demo_identities)
+    chosen = kms_choice(args.kms, args.kms_set)
+    home = Home.create(args.home, demo_identities=args.demo_identities, database=args.database, kms=chosen)
     print(f"made a Privet home at {args.home}; the pipeline signs as {PIPELINE} with key {home.key.public_hex[:16]}…")
+    if home.database is not None:
+        print("vault, journal and ledger lie in PostgreSQL, in schemas that carry this key")
     if args.demo_identities:
         print("demo identities: their private keys lie in this home, so their signatures prove no person's will")
     return 0
@@ -202,54 +206,6 @@ def verify(args: Namespace) -> int:
     return verification.exit_code
 
 
-def journal_verify(args: Namespace) -> int:
-    from pipeline.home import Home
-    from privacy.journal import verify_journal
-
-    home = Home.open(args.home)
-    state = verify_journal(home.path / "journal.sqlite", home.key.public_hex, _anchor(args.anchor))
-    print(f"ok: {state.size} entries, head {state.head}")
-    if args.anchor is None:
-        print("no anchor given: a journal cut or rewritten as a whole by the holder of its key would not show")
-    return 0
-
-
-def journal_show(args: Namespace) -> int:
-    from pipeline.home import Home
-
-    for entry in Home.open(args.home).journal.entries():
-        print(json.dumps(entry.to_json(), ensure_ascii=False, sort_keys=True))
-    return 0
-
-
-def budget(args: Namespace) -> int:
-    from pipeline.home import Home
-
-    ledger = Home.open(args.home).ledger
-    for scope in ledger.scopes():
-        if args.json:
-            spent, cap = ledger.spent_epsilon(scope), ledger.cap_epsilon(scope)
-            print(json.dumps({"scope": scope, "epsilon_spent": spent, "epsilon_cap": cap}))
-        else:
-            print(ledger.remaining(scope))
-    return 0
-
-
-def erase(args: Namespace) -> int:
-    from pipeline.erase import erase as erase_subject
-    from pipeline.home import Home
-    from pipeline.screen import print_receipt
-
-    subject = sys.stdin.readline().rstrip("\n") if args.subject == "-" else args.subject
-    if not subject.strip():
-        raise UsageError(
-            "E-ERASE-001", "no subject was given", "Pass the value of the subject field, or - and write it to standard input"
-        )
-    receipt = erase_subject(Home.open(args.home), subject, args.case, args.by)
-    print_receipt(receipt, as_json=args.json)
-    return 0
-
-
 def identity_new(args: Namespace) -> int:
     from pipeline.home import write_key_file
     from privacy.signing import SigningKey
@@ -266,11 +222,15 @@ def identity_new(args: Namespace) -> int:
 
 
 def identity_enrol(args: Namespace) -> int:
+    from pipeline.evidence import WITNESS_ROLE
     from pipeline.home import Home, add_person
+    from pipeline.witness import refuse_witness_name
     from privacy.signing import Person
 
     if len(args.public) != 64 or not all(c in "0123456789abcdef" for c in args.public):
         raise UsageError("E-HOME-009", "the public key is not 64 hex digits", "Pass what privet identity new printed")
+    if WITNESS_ROLE in args.roles:
+        refuse_witness_name(args.name)
     trust = add_person(Home.open(args.home), Person(args.name, args.public, tuple(args.roles)))
     print(f"enrolled {args.name} as {', '.join(args.roles)}; trust root {trust.digest}")
     return 0
@@ -290,12 +250,3 @@ def identity_list(args: Namespace) -> int:
     for person in Home.open(args.home).trust.people:
         print(f"{person.name:<20}{', '.join(person.roles):<28}{person.custody:<6}{person.public_hex[:16]}…")
     return 0
-
-
-def _anchor(text: str | None) -> tuple[int, str] | None:
-    if text is None:
-        return None
-    size, _, digest = text.partition(":")
-    if not size.isdigit() or not digest:
-        raise UsageError("E-JOURNAL-009", "the anchor is not SIZE:DIGEST", "Give the size and head digest that you noted")
-    return int(size), digest

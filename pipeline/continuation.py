@@ -7,6 +7,7 @@ and audited, running again neither takes the source in again nor spends budget a
 from __future__ import annotations
 
 from pipeline.evidence import use_subject
+from pipeline.relocate import is_there
 from pipeline.stage import StageContext, StageResult, committed, whole
 from privacy.canonical import Digest
 
@@ -14,7 +15,7 @@ from privacy.canonical import Digest
 def batch_leads_on(ctx: StageContext, ingested: StageResult) -> bool:
     """Protect destroys the raw batch; from then on the protected dataset stands for it."""
     raw = ingested.manifest.outputs.get("raw")
-    if raw is not None and ctx.home.store.exists(raw):
+    if raw is not None and is_there(ctx.home, raw):
         return True
     protected = committed(ctx, "protect", {"ingest": ingested.digest})
     return protected is not None and dataset_leads_on(ctx, protected)
@@ -22,7 +23,7 @@ def batch_leads_on(ctx: StageContext, ingested: StageResult) -> bool:
 
 def dataset_leads_on(ctx: StageContext, protected: StageResult) -> bool:
     """The dataset is there, or nobody will read it again."""
-    return whole(ctx, protected) or _audited(ctx, protected.digest)
+    return all(is_there(ctx.home, ref) for ref in protected.manifest.outputs.values()) or _audited(ctx, protected.digest)
 
 
 def _audited(ctx: StageContext, protect: Digest) -> bool:

@@ -105,14 +105,14 @@ def _refused(home: Home, logs: Path, screen: Screen) -> None:
 
 def _released(home: Home, airflow: LocalAirflow, logs: Path, screen: Screen) -> Path:
     airflow.wait_healthy(PRIVATE)
-    run_id = airflow.trigger(PRIVATE, {"source": str(logs)}, "demo_engineer")
+    run_id = airflow.rest.trigger(PRIVATE, {"source": str(logs)}, "demo_engineer")
     screen.good(f"demo_engineer triggered the DAG {PRIVATE}: {airflow.url}/dags/{PRIVATE}")
 
     def on_gate(gate: PendingGate) -> None:
         role = gate.task_id.rsplit(".", 1)[-1]
         person = next(n for n, roles in DEMO_PEOPLE.items() if role in roles)
         screen.say(f"    {gate.task_id} asks: {gate.subject}")
-        airflow.answer(gate, person, "demo identity: signed without a person looking")
+        airflow.rest.answer(gate, person, "demo identity: signed without a person looking")
         screen.good(f"{gate.task_id}: {person} approved through Airflow's REST API; the gate signed the statement")
 
     state = airflow.wait(PRIVATE, run_id, _RUN_SECONDS, on_task=lambda task: _task_line(task, screen), on_gate=on_gate)
@@ -181,7 +181,7 @@ def _closing(home: Home, bundle: Path, screen: Screen) -> None:
         f"{privet} verify {bundle} --trust {home.path / 'trust.json'}",
         f"{privet} approvals list --home {home.path}",
         f"{privet} budget --home {home.path}",
-        f"{privet} journal verify --home {home.path}",
+        f"{privet} journal verify --anchor {bundle} --home {home.path}",
         f'eval "$({privet} airflow env --home {home.path})"; {airflow} dags list',
         "edit dags/policies/demo_support_chat.yaml (say, budget.epsilon) and watch the approvals become void",
     ):

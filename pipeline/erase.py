@@ -24,6 +24,7 @@ from pipeline.receipt import (
     ArtifactTouched,
     DatasetTouched,
     ErasureReceipt,
+    ExportTouched,
     Mechanism,
     ModelTouched,
     ReleaseTouched,
@@ -40,6 +41,7 @@ from privacy.signing import make_statement, seal_envelope
 
 if TYPE_CHECKING:
     from pipeline.home import Home
+    from privacy.vault import ErasedFromVault
 
 CASE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}")
 _STATES: Mapping[Kind, tuple[State, str]] = {
@@ -57,6 +59,7 @@ _UNREAD_REMEDY = (
     "it can't be looked into in this role, and the vault knew no such subject: a steward has to run this erasure again"
 )
 _RELEASE_REMEDY = "copies outside can't be called back; tell whoever received the bundle what the model's remedy says"
+_EXPORT_REMEDY = "that copy is in other hands: have its recipient delete it, or export anew, which leaves the subject out"
 _RUNNING_REMEDY = (
     "it stops at its next lease and starts again without the subject, as far as its approval allows; a model that it commits "
     "at this very moment is named in the statement that follows by the date given"
@@ -73,10 +76,7 @@ def erase(home: Home, subject: str, case_id: str, by: str) -> ErasureReceipt:
     E-ERASE-001 (no subject), E-ERASE-002 (case or name unusable).
     """
     check_request(subject, {"case": case_id, "name of who erases": by})
-    # The vault first: from here on the originals are gone and readers are closed, whatever fails below.
-    erased = {name: home.vault.erase(name, subject, case_id) for name in home.vault.datasets_of(subject)}
-    lineage = Lineage.read(home)
-    erased |= {name: home.vault.erase(name, subject, case_id) for name in sorted(lineage.datasets() - set(erased))}
+    lineage, erased = _destroy_originals(home, subject, case_id)
     now = journal_time(home, datetime.now(UTC))
     due = {name: (now + timedelta(days=lineage.erasure_days(name))).date().isoformat() for name in erased}
     look = Look(home, lineage, subject, {name: found.token for name, found in erased.items()})
@@ -108,9 +108,31 @@ def erase(home: Home, subject: str, case_id: str, by: str) -> ErasureReceipt:
         models=models,
         trainings=tuple(_trainings(look, touched)),
         releases=tuple(ReleaseTouched(e.seq, e.at, str(e.facts.get("policy_name")), _RELEASE_REMEDY) for e in releases),
+        exports=tuple(
+            ExportTouched(e.seq, e.at, str(e.facts["dataset"]), str(e.facts["file"]), _EXPORT_REMEDY)
+            for e in lineage.exports(touched)
+        ),
         unreadable=lineage.unreadable,
     )
     return _sign(home, receipt)
+
+
+def _destroy_originals(home: Home, subject: str, case_id: str) -> tuple[Lineage, dict[str, ErasedFromVault]]:
+    """The vault first: once this returns the originals are gone and readers are closed, whatever fails later."""
+    erased = {name: home.vault.erase(name, subject, case_id) for name in home.vault.datasets_of(subject)}
+    lineage = Lineage.read(home)
+    erased |= {name: home.vault.erase(name, subject, case_id) for name in sorted(lineage.datasets() - set(erased))}
+    # Where a policy says what its subjects are (an address, a number), their token is that of the common spelling.
+    for name in sorted(erased):
+        if (spelled := lineage.spelled(name, subject)) != subject:
+            before, found = erased[name], home.vault.erase(name, spelled, case_id)
+            erased[name] = replace(
+                found,
+                records=before.records + found.records,
+                was_known=before.was_known or found.was_known,
+                cleared=before.cleared and found.cleared,
+            )
+    return lineage, erased
 
 
 def check_request(subject: str, named: Mapping[str, str]) -> None:
@@ -208,6 +230,7 @@ def _sign(home: Home, receipt: ErasureReceipt) -> ErasureReceipt:
         "models": {m.manifest: m.action for m in receipt.models},
         "trainings": [t.ledger_key for t in receipt.trainings],
         "releases": [r.entry for r in receipt.releases],
+        "exports": [e.entry for e in receipt.exports],
         "receipt": ref.digest,
     }
     home.journal.append("erasure", facts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,19 +18,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.stage import CODE_VERSION
-from privacy.canonical import Json, canonical_json, parse_canonical, parse_json
+from privacy.canonical import Digest, Json, canonical_json, parse_canonical, parse_json
 from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 from privacy.signing import Person, SigningKey, TrustRoot
 
 if TYPE_CHECKING:
     from pipeline.approve import ApprovalBook
+    from pipeline.key_home import KmsChoice
     from pipeline.store import Store
+    from privacy.database import Place
     from privacy.journal import Journal
     from privacy.keys import Keyring
     from privacy.ledger import Ledger
     from privacy.vault import Vault
 
-LAYOUT = 1
+LAYOUT = 2
 PIPELINE = "privet-pipeline"
 # The identities of the demo. Their private keys lie in the home, so their signatures prove no person's will.
 DEMO_PEOPLE: Mapping[str, tuple[str, ...]] = {
@@ -45,17 +48,27 @@ class Home:
 
     path: Path
     key: SigningKey
+    database: str | None = None  # address of the PostgreSQL that holds vault, journal and ledger; None: SQLite files here
 
     @classmethod
-    def create(cls, path: Path, demo_identities: bool = False) -> Home:
-        """Make a new home. Raises UsageError E-HOME-004 when one is there, EnvironmentFault E-HOME-005 on I/O faults."""
+    def create(
+        cls, path: Path, demo_identities: bool = False, database: str | None = None, kms: KmsChoice | None = None
+    ) -> Home:
+        """Make a new home. Raises UsageError E-HOME-004 when one is there, EnvironmentFault E-HOME-005 on I/O faults.
+
+        An address or a key service that can't be meant is refused before anything is written (E-DB-008, E-DB-009, E-KMS-008).
+        """
+        if database is not None:
+            from privacy.postgres import check_address
+
+            check_address(database)
         try:
             with _only_maker(path):
                 if (path / "VERSION.json").exists():
                     raise UsageError(
                         "E-HOME-004", "there is a Privet home here already", "Use it as it is, or name another folder"
                     )
-                return cls._create(path, demo_identities)
+                return cls._create(path, demo_identities, database, kms)
         except OSError as error:
             raise EnvironmentFault(
                 "E-HOME-005",
@@ -64,9 +77,10 @@ class Home:
             ) from None
 
     @classmethod
-    def _create(cls, path: Path, demo_identities: bool) -> Home:
-        from privacy.keys import Keyring
+    def _create(cls, path: Path, demo_identities: bool, database: str | None, kms: KmsChoice | None) -> Home:
+        from pipeline.key_home import found_keyring
 
+        keys = found_keyring(path, kms)  # first, as it refuses most
         for folder in ("objects", "results", "approvals", "releases", "landing", "identities"):
             (path / folder).mkdir(exist_ok=True, mode=0o700)
         key = _load_or_make_key(path / "pipeline.key")
@@ -74,13 +88,12 @@ class Home:
         for name, roles in DEMO_PEOPLE.items() if demo_identities else ():
             own = _load_or_make_key(path / "identities" / f"{name}.key")
             people.append(Person(name, own.public_hex, roles, custody="demo"))
-        _write_new(path / "trust.json", canonical_json(TrustRoot(tuple(people)).to_json()))
-        if not (path / "keyring.json").exists():
-            Keyring.create(path / "keyring.json", path / "root.key")
-        home = cls(path, key)
+        write_new(path / "trust.json", canonical_json(TrustRoot(tuple(people)).to_json()))
+        home = cls(path, key, database)
         if home.journal.head() is None:  # a creation that was cut short may have come this far
-            home.journal.append("home_created", {"layout": LAYOUT, "trust_root": home.trust.digest})
-        _write_new(path / "VERSION.json", canonical_json({"layout": LAYOUT, "made_by": CODE_VERSION}))
+            home.journal.append("home_created", {"layout": LAYOUT, "trust_root": home.trust.digest, **keys})
+        version: dict[str, Json] = {"layout": LAYOUT, "made_by": CODE_VERSION, "database": database}
+        write_new(path / "VERSION.json", canonical_json(version))
         return home
 
     @classmethod
@@ -89,7 +102,7 @@ class Home:
         version = path / "VERSION.json"
         if not version.is_file():
             raise UsageError("E-HOME-001", f"there is no Privet home at {path}", "Make one with privet init, or pass --home")
-        layout = _layout_of(version)
+        layout, database = _layout_of(version)
         if layout != LAYOUT:
             age = "older" if layout < LAYOUT else "newer"
             raise UsageError(
@@ -97,7 +110,7 @@ class Home:
                 f"the home has layout {layout}, which is {age} than this version's {LAYOUT}; nothing in it was touched",
                 f"Use the Privet version that made it, or make a new home with privet init; keep {path} as it is",
             )
-        home = cls(path, _own_key(path))
+        home = cls(path, _own_key(path), database)
         known = home.trust.by_name(PIPELINE)
         if known is None or known.public_hex != home.key.public_hex:
             raise IntegrityError(  # before anything is signed with it: an entry of a foreign key would spoil the journal
@@ -118,35 +131,47 @@ class Home:
                     raise
         return cls.open(path)
 
+    def place(self, name: str) -> Place:
+        """Where a database of this home lies. In PostgreSQL its schema carries the home's key, so homes can share a server."""
+        if self.database is None:
+            return self.path / f"{name}.sqlite"
+        from privacy.database import PostgresPlace
+
+        return PostgresPlace(self.database, f"privet_{self.key.public_hex[:16]}_{name}")
+
     @cached_property
     def keyring(self) -> Keyring:
-        from privacy.keys import Keyring
+        from pipeline.key_home import open_keyring
 
-        return Keyring.open(self.path / "keyring.json", self.path / "root.key")
+        return open_keyring(self)
 
     @cached_property
     def store(self) -> Store:
+        from pipeline.relocate import moves
         from pipeline.store import Store
 
-        return Store(self.path, self.keyring)
+        def moved() -> set[Digest]:  # what the end of an epoch wrote anew is named by the journal alone
+            return {ref.digest for ref in moves(self.journal.entries()).values() if ref is not None}
+
+        return Store(self.path, self.keyring, named_elsewhere=moved)
 
     @cached_property
     def vault(self) -> Vault:
         from privacy.vault import Vault
 
-        return Vault(self.path / "vault.sqlite", self.keyring)
+        return Vault(self.place("vault"), self.keyring)
 
     @cached_property
     def journal(self) -> Journal:
         from privacy.journal import Journal
 
-        return Journal(self.path / "journal.sqlite", self.key)
+        return Journal(self.place("journal"), self.key)
 
     @cached_property
     def ledger(self) -> Ledger:
         from privacy.ledger import Ledger
 
-        return Ledger(self.path / "ledger.sqlite")
+        return Ledger(self.place("ledger"))
 
     @cached_property
     def approvals(self) -> ApprovalBook:
@@ -258,11 +283,13 @@ def _only_maker(path: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _layout_of(version: Path) -> int:
+def _layout_of(version: Path) -> tuple[int, str | None]:
     with suppress(IntegrityError):
         match parse_json(_read(version)):
-            case {"layout": int(layout)}:
-                return layout
+            case {"layout": int(layout), **rest}:
+                match rest.get("database"):
+                    case str() | None as database:
+                        return layout, database
     raise _malformed("VERSION.json")
 
 
@@ -306,13 +333,12 @@ def read_key_file(path: Path) -> SigningKey:
 
 def _read_key(path: Path) -> SigningKey:
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO would wait for its writer
         with os.fdopen(handle) as file:
-            loose = os.fstat(file.fileno()).st_mode & 0o077
-            text = file.read(128).strip()
-        if not loose:
-            return SigningKey(bytes.fromhex(text))
-        fault = "can be read by others"
+            status = os.fstat(file.fileno())
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077:
+                return SigningKey(bytes.fromhex(file.read(128).strip()))
+        fault = "is not a plain file that only its owner, this user, can read"
     except OSError:
         fault = "can't be read"
     except ValueError:
@@ -329,7 +355,7 @@ def _read(path: Path) -> bytes:
         ) from None
 
 
-def _write_new(path: Path, data: bytes) -> None:
+def write_new(path: Path, data: bytes) -> None:
     if path.exists():
         return
     _replace(path, data)

@@ -18,13 +18,15 @@ from pipeline.evidence import STANDS_IN
 from pipeline.quarantine import Quarantine, Reject, quarantine_of, read_quarantine
 from pipeline.readers import Row, parse_row, read_rows
 from pipeline.records import Record, Rejected, to_record
+from pipeline.relocate import current
 from pipeline.sources import FileFault, Survey, SurveyedFile, source_folder, survey
 from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.tables import SealedTable
+from pipeline.writing import sealing
 from privacy.canonical import Digest, Scalar
 from privacy.errors import DataError, UsageError
 from privacy.policy import Policy
-from privacy.vault import normal_subject
+from privacy.tokens import normal_subject
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -42,7 +44,8 @@ def ingest(ctx: StageContext, source_uri: str) -> StageResult:
     """
     found = survey(source_folder(source_uri), ctx.policy.source)
     inputs = {"source": found.digest}
-    return run_stage(ctx, "ingest", inputs, lambda: _ingest(ctx, found, inputs), partial(batch_leads_on, ctx))
+    with sealing(ctx.home):
+        return run_stage(ctx, "ingest", inputs, lambda: _ingest(ctx, found, inputs), partial(batch_leads_on, ctx))
 
 
 def replay_quarantine(ctx: StageContext, ingest_digest: Digest) -> StageResult:
@@ -55,7 +58,9 @@ def replay_quarantine(ctx: StageContext, ingest_digest: Digest) -> StageResult:
     if ref is None:
         raise UsageError("E-INGEST-006", "that manifest has no quarantine", "Give the digest of an ingest that counted rejects")
     inputs = {"ingest": ingest_digest}
-    return run_stage(ctx, STANDS_IN["ingest"], inputs, lambda: _replay(ctx, ref, ingest_digest), partial(batch_leads_on, ctx))
+    stage = STANDS_IN["ingest"]
+    with sealing(ctx.home):
+        return run_stage(ctx, stage, inputs, lambda: _replay(ctx, ref, ingest_digest), partial(batch_leads_on, ctx))
 
 
 @dataclass(slots=True)
@@ -145,6 +150,7 @@ def _feed_file(ctx: StageContext, found: Survey, file: SurveyedFile, intake: _In
 
 
 def _replay(ctx: StageContext, ref: ArtifactRef, ingest_digest: Digest) -> StageOutput:
+    ref = current(ctx.home, ref)
     if not ctx.home.store.exists(ref):
         raise DataError(
             "E-INGEST-008",
@@ -193,9 +199,14 @@ def _collect(ctx: StageContext, origin: Digest, feed: Callable[[_Intake], int]) 
     policy, store = ctx.policy, ctx.home.store
     name = origin.removeprefix("sha256:")[:16]
     raw = SealedTable(
-        store, raw_schema(policy), dataset=policy.dataset, path=f"ingest/{name}/raw.parquet", data_class=RAW_CLASS
+        store,
+        raw_schema(policy),
+        dataset=policy.dataset,
+        path=f"ingest/{name}/raw.parquet",
+        data_class=RAW_CLASS,
+        version=origin,
     )
-    quarantine = Quarantine(store, policy.dataset, f"ingest/{name}/quarantine.parquet")
+    quarantine = Quarantine(store, policy.dataset, f"ingest/{name}/quarantine.parquet", version=origin)
     with raw, quarantine:
         refused = feed(_Intake(policy, raw, quarantine))
     facts: dict[str, Scalar] = {"records": raw.rows, "rejects": quarantine.rows, **quarantine.facts()}

@@ -18,6 +18,7 @@ from pipeline.stage import Manifest, load_manifest
 from privacy.canonical import Digest, Json, is_digest, parse_json
 from privacy.errors import PrivetError
 from privacy.policy import Policy, Retention
+from privacy.tokens import spelled_subject
 from privacy.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
@@ -76,6 +77,10 @@ class Lineage:
             if entry.kind == "release" and (entry.facts.get("run") in runs or named & set(_digests(dict(entry.facts)))):
                 yield entry
 
+    def exports(self, protected: set[Digest]) -> Iterator[Entry]:
+        """Export entries of such datasets."""
+        return (entry for entry in self.entries if entry.kind == "export" and entry.facts.get("manifest") in protected)
+
     def privacy_audit(self, home: Home, model: Digest) -> Outcome | None:
         """Of the newest audit of that model, utility aside; None when nobody audited it."""
         found: Outcome | None = None
@@ -92,6 +97,11 @@ class Lineage:
     def policies_of(self, dataset: str) -> list[Policy]:
         """The newest policy of each name that took data into the dataset."""
         return [policy for policy in self._newest.values() if policy.dataset == dataset]
+
+    def spelled(self, dataset: str, subject: str) -> str:
+        """The spelling under which the dataset knows a subject, by the kind that its policies declare (the newest one's)."""
+        kinds = [policy.source.fields.subject_kind for policy in self.policies_of(dataset)]
+        return spelled_subject(subject, kinds[-1]) if kinds else subject
 
     def erasure_days(self, dataset: str) -> int:
         """The shortest promise of any policy on the dataset."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.relocate import current
 from pipeline.stage import ArtifactRef, Manifest
-from privacy.errors import DataError, UsageError
+from pipeline.tables import open_table
+from privacy.errors import DataError, IntegrityError, UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -25,10 +27,15 @@ def read_protected(home: Home, manifest: Manifest) -> pa.Table:
     """
     import pyarrow as pa
     import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
-    with home.store.open_sealed(protected_ref(home, manifest)) as file:
-        table = pq.read_table(file, use_threads=False)
+    ref = protected_ref(home, manifest)
+    try:
+        table = _rows(home, ref)
+    except IntegrityError:
+        moved = protected_ref(home, manifest)
+        if moved == ref:
+            raise
+        table = _rows(home, moved)  # an epoch ended while we read: the old copy went, the new one is there
     erased = home.vault.erased_tokens(manifest.dataset)
     if not erased:
         return table
@@ -41,8 +48,14 @@ def protected_ref(home: Home, manifest: Manifest) -> ArtifactRef:
     ref = manifest.outputs.get("protected")
     if manifest.stage != "protect" or ref is None:
         raise UsageError("E-READ-001", "that manifest is not of a protected dataset", "Give the digest that protect returned")
+    ref = current(home, ref)
     if not home.store.exists(ref):
         raise DataError(
             "E-READ-002", "the protected dataset was destroyed, by retention or by hand", "Run ingest and protect again"
         )
     return ref
+
+
+def _rows(home: Home, ref: ArtifactRef) -> pa.Table:
+    with open_table(home.store, ref) as file:
+        return file.read(use_threads=False)

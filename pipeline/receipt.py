@@ -140,6 +140,20 @@ class ReleaseTouched:
 
 
 @dataclass(frozen=True, slots=True)
+class ExportTouched:
+    """One journalled export of a dataset that held the subject; the copy is in other hands."""
+
+    entry: int
+    at: str
+    dataset: str
+    file: Digest
+    remedy: str
+
+    def to_json(self) -> dict[str, Json]:
+        return {"entry": self.entry, "at": self.at, "dataset": self.dataset, "file": self.file, "remedy": self.remedy}
+
+
+@dataclass(frozen=True, slots=True)
 class ErasureReceipt:
     """The whole answer to one erasure request. `envelope` is the digest of the stored DSSE envelope.
 
@@ -154,6 +168,7 @@ class ErasureReceipt:
     models: tuple[ModelTouched, ...]
     trainings: tuple[TrainingTouched, ...]
     releases: tuple[ReleaseTouched, ...]
+    exports: tuple[ExportTouched, ...]
     unreadable: tuple[Digest, ...]
     envelope: Digest | None = None
 
@@ -180,6 +195,7 @@ class ErasureReceipt:
             "models": [m.to_json() for m in self.models],
             "trainings": [t.to_json() for t in self.trainings],
             "releases": [r.to_json() for r in self.releases],
+            "exports": [e.to_json() for e in self.exports],
             "unreadable": list(self.unreadable),
             "rule": REMEDY_RULE,
             "by_date": BY_DATE_HINT,
@@ -205,11 +221,13 @@ class ErasureReceipt:
             gone = "" if artifact.state == "gone" else f"; gone by {artifact.gone_by}"
             lines.append(f"  {artifact.kind} {_short(artifact.manifest)}: {count} records; {artifact.remedy}{gone}")
         for model in self.models:
-            lines.append(f"  model {_short(model.manifest)} ({model.mechanism}): {model.action}: {model.remedy}")
+            lines.append(f"  model {_short(model.manifest)} ({model.mechanism}): {model.remedy}")
         for training in self.trainings:
             lines.append(f"  training {training.ledger_key} ({training.state}): {training.remedy}")
         for release in self.releases:
             lines.append(f"  release {release.policy_name} of {release.at}: {release.remedy}")
+        for export in self.exports:
+            lines.append(f"  export of {export.dataset} of {export.at}: {export.remedy}")
         for digest in self.unreadable:
             lines.append(
                 f"  {_short(digest)}: this result can't be read, so nobody knows what it touches; restore it, run again"

@@ -14,8 +14,11 @@ from datetime import UTC, datetime
 from pipeline.assemble import read_trace
 from pipeline.claims import claim_of
 from pipeline.evidence import RunDigests, is_pipeline, use_subject
+from pipeline.report_anchor import how_to_verify
 from pipeline.report_page import Basis, Figure, Report, Section
 from pipeline.report_plots import bounds_plot, budget_plot, counts_plot, utility_plot
+from pipeline.report_slip import slip_figures
+from pipeline.slip_through import SENTENCE
 from pipeline.stage import Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.training_budget import budget_scope
 from privacy.accounting import MechanismTrace, privacy_statement
@@ -94,6 +97,7 @@ class _Facts:
             "bounds": ("audit", "bounds"),
             "redaction": ("audit", "redaction"),
             "validation": ("validate", "validation"),
+            "slip_through": ("protect", "slip_through"),
         }
         documents = {name: _document(ctx, manifests[stage], output) for name, (stage, output) in wanted.items()}
         recorded = documents["verdicts"].value
@@ -115,7 +119,7 @@ class _Facts:
             self._utility(),
             self._decisions(),
             self._lifecycle(),
-            self._how_to_verify(),
+            how_to_verify(self.ctx.home.journal),
         )
         claim = None if self.trace is None else claim_of(self.trace)
         made = self.ctx.clock().astimezone(UTC).isoformat(timespec="seconds")
@@ -192,8 +196,10 @@ class _Facts:
         text = (
             "Counts of what was found and replaced before training. They are exact, and stand outside the privacy claim. "
             "Detection misses some personal data; how much was not measured on this dataset, as it has no labelled sample.",
+            *([SENTENCE] if "miss_bound" in facts else []),
         )
-        figures = _stage_figures(facts, source) + _document_figures(self.documents["redaction"], "redaction of outputs: ")
+        figures = slip_figures(self.documents["slip_through"].value, self.documents["slip_through"].digest)
+        figures += _stage_figures(facts, source) + _document_figures(self.documents["redaction"], "redaction of outputs: ")
         treated = [f"{name}: {how}" for name, how in sorted(self.ctx.policy.pii.entities.items())]
         rules = Figure(
             "treatment", "; ".join([f"default: {self.ctx.policy.pii.default}", *treated]), "configured", self.ctx.policy_digest
@@ -252,21 +258,17 @@ class _Facts:
         kept, source = self.ctx.policy.retention, self.ctx.policy_digest
         figures = (
             Figure("raw batches", "destroyed once the protected dataset is committed", "configured", source),
-            Figure("sealed originals (vault)", f"{kept.vault_days} days{_RECORDED}", "configured", source),
-            Figure("protected dataset", f"{kept.protected_days} days{_RECORDED}", "configured", source),
-            Figure("quarantine", f"{kept.quarantine_days} days{_RECORDED}", "configured", source),
+            Figure("sealed originals (vault)", f"{kept.vault_days} days", "configured", source),
+            Figure("protected dataset", f"{kept.protected_days} days", "configured", source),
+            Figure("quarantine", f"{kept.quarantine_days} days", "configured", source),
+            Figure("erased people, in old copies", f"at most {kept.erasure_days} days", "configured", source),
             Figure("legal basis and notices", "not recorded by Privet", "not applicable"),
         )
-        text = ("A data subject's records are erased with privet erase; the receipt names the models that learnt from them.",)
-        return Section("lifecycle", "Data lifecycle and retention", text, figures)
-
-    def _how_to_verify(self) -> Section:
         text = (
-            "The bundle that holds this page can be checked on any machine, without a network and without the pipeline. "
-            "The check recomputes every digest and signature, and epsilon from the mechanism trace. "
-            "Get the trust root from the controller, not from the bundle.",
+            "A data subject's records are erased with privet erase; the receipt names the models that learnt from them. "
+            "What is over its days is destroyed by privet retention.",
         )
-        return Section("verify", "How to verify this offline", text, commands=("privet verify BUNDLE --trust trust.json",))
+        return Section("lifecycle", "Data lifecycle and retention", text, figures)
 
     def _spent(self) -> float:
         try:
@@ -276,7 +278,6 @@ class _Facts:
 
 
 _NO_CLAIM = "There is no privacy claim: the run used no mechanism that bounds the privacy loss. Such a model does not leave."
-_RECORDED = " (recorded, not enforced in this version)"
 _VALIDATION_TEXT = (
     "Expectations on the protected dataset. The results hold counts: no record is shown, and no offending value is stored.",
 )

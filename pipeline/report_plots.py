@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _INK, _MUTED, _GREEN, _RED, _BLUE, _PALE = "#1b2430", "#5c6773", "#2f8f63", "#b23b3b", "#3b78ad", "#dfe5ea"
 _MOST_BARS = 16
-_STYLE = {
+STYLE = {
     "svg.hashsalt": "privet",
     "svg.fonttype": "none",  # text stays text: sharp at every size, and found by a search
     "font.family": "sans-serif",
@@ -77,12 +77,12 @@ def _horizontal(
     import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # the stubs want literal keys
+    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # the stubs want literal keys
         figure = Figure(figsize=(5.6, 0.95 + 0.36 * max(1, len(bars) + (line is not None))), layout="constrained")
         axes = figure.add_subplot()
         _draw(axes, bars, line, limit, colour)
         axes.set_xlabel(axis)
-        return Plot(caption, _svg(figure))
+        return Plot(caption, svg_bytes(figure))
 
 
 def _draw(axes: Axes, bars: Sequence[Bar], line: tuple[float, str] | None, limit: float | None, colour: str) -> None:
@@ -115,7 +115,8 @@ def _draw(axes: Axes, bars: Sequence[Bar], line: tuple[float, str] | None, limit
         axes.spines[side].set_visible(False)
 
 
-def _svg(figure: Figure) -> bytes:
+def svg_bytes(figure: Figure) -> bytes:
+    """The same figure gives the same bytes; call it within `rc_context(STYLE)`."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return buffer.getvalue()

@@ -103,7 +103,7 @@ class RetentionReport:
             )
             lines += [f"{done.dataset}: {name} could not end now ({why})" for name, why in done.deferred.items()]
         lines += [
-            f"{p.dataset}: old keys must go by {p.by} ({', '.join(p.classes)}; {len(p.cases)} erasures)" for p in self.pending
+            f"{p.dataset}: old keys must go by {p.by} ({', '.join(p.classes)}; erasures: {len(p.cases)})" for p in self.pending
         ]
         lines += [f"signed statement of completion: {digest}" for digest in self.statements]
         lines += [f"not done: {fault}" for fault in self.faults]

@@ -87,14 +87,18 @@ class Screen:
         return time.monotonic() - self._began
 
 
+def table_console() -> Console:
+    """For tables: as wide as the terminal, or as a plain page."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=_PLAIN_WIDTH)
+
+
 def print_verification(verification: Verification, as_json: bool) -> None:
     """The table claim → evidence → verdict, and one line at the end."""
     if as_json:
         print(json.dumps(verification.to_json(), ensure_ascii=False))
         return
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PLAIN_WIDTH)
+    console = table_console()
     table = Table(show_lines=False, header_style="bold", expand=False)
     for column in ("claim", "evidence", "verdict"):
         table.add_column(column, overflow="fold")

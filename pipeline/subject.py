@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _DAYS = {"protected": "protected_days", "raw": "raw_days", "quarantine": "quarantine_days"}
 OUTSIDE = (
-    "Not looked into: the landing folder and other sources, releases and exports that left, and what others wrote about the"
+    "Not looked into: the landing folder and other sources, bundles and exports that left, and what others wrote about the"
     " person under their own identifier."
 )
 
@@ -115,6 +115,7 @@ class Answer:
     copies: tuple[Copy, ...]
     uses: tuple[Use, ...]
     trainings: tuple[str, ...]
+    exports: tuple[str, ...]  # when such a dataset was exported
     unreadable: tuple[Digest, ...]
     revealed: int | None = None
 
@@ -131,6 +132,7 @@ class Answer:
             "copies": [c.to_json() for c in self.copies],
             "uses": [u.to_json() for u in self.uses],
             "trainings": list(self.trainings),
+            "exports": list(self.exports),
             "unreadable": list(self.unreadable),
             "revealed": self.revealed,
             "outside": OUTSIDE,
@@ -157,6 +159,7 @@ class Answer:
             left = f"; released {', '.join(u.releases)}" if u.releases else "; not released"
             lines.append(f"  model {u.manifest.removeprefix('sha256:')[:12]} of {u.policy}, trained {bound}{left}")
         lines += [f"  training {key} has started on such data and has no result" for key in self.trainings]
+        lines += [f"  a dataset with such records was exported at {at}; that copy is in other hands" for at in self.exports]
         lines += [f"  {digest}: this result can't be read, so nobody knows what it holds" for digest in self.unreadable]
         if self.revealed is not None:
             lines.append(f"  {self.revealed} originals were written to the folder that was named")
@@ -171,8 +174,9 @@ def answer(home: Home, subject: str, case_id: str, by: str, reveal: Path | None 
     check_request(subject, {"case": case_id, "name of who asks": by})
     lineage = Lineage.read(home)
     names = sorted(lineage.datasets() | set(home.vault.datasets()))
-    held = {name: h for name in names if (h := home.vault.holding(name, subject)) is not None}
-    tokens = {name: home.vault.token(name, subject) for name in names}
+    spelled = {name: lineage.spelled(name, subject) for name in names}
+    held = {name: h for name in names if (h := home.vault.holding(name, spelled[name])) is not None}
+    tokens = {name: home.vault.token(name, spelled[name]) for name in names}
     look = Look(home, lineage, subject, tokens)
     found = [f for f in look.everywhere() if f.records is not None or f.manifest.dataset in held]
     touched = {f.digest for f in found if f.kind == "protected"}
@@ -186,6 +190,7 @@ def answer(home: Home, subject: str, case_id: str, by: str, reveal: Path | None 
         tuple(_copy(lineage, f) for f in found),
         tuple(_use(home, lineage, d) for d in dict.fromkeys([*derived, *look.earlier_models()])),
         tuple(t.ledger_key for t in unfinished(lineage.entries) if t.protect in touched),
+        tuple(entry.at for entry in lineage.exports(touched)),
         lineage.unreadable,
         None if reveal is None else _reveal(home, {n: tokens[n] for n in held}, reveal),
     )

@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 from pipeline.evidence import STANDS_IN
 from pipeline.faults import as_privet_error
 from pipeline.home import Home
+from pipeline.key_home import current_run
 from pipeline.stage import Progress, StageContext, load_manifest
 from privacy.canonical import Digest, is_digest
 from privacy.errors import GateClosed, IntegrityError, PolicyError, PrivetError
+from privacy.hardening import harden_process
 from privacy.policy_file import load_policy, policy_digest
 
 if TYPE_CHECKING:
@@ -225,6 +227,8 @@ def _context(
     progress: Progress | None,
     inputs: Mapping[str, Digest],
 ) -> StageContext:
+    harden_process()
+    current_run.set(run_id)
     opened = Home.open(home)
     policy = load_policy(policy_path)
     digest = policy_digest(policy)

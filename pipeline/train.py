@@ -18,6 +18,7 @@ import numpy as np
 
 from pipeline.attempts import Attempt, current_attempt, next_attempt
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.training_watch import UnitErased, Watch, WatchedLease, journal_end, journal_start
 from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, recompute_epsilon
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_of
 from privacy.errors import BudgetExceeded, DataError, GateClosed, IntegrityError, PrivetError
@@ -58,7 +59,14 @@ def train(ctx: StageContext, protect_digest: Digest, use_approval_subject: Diges
     key = ledger_key(ctx.policy_digest, protect_digest, use_approval_subject)
     checkpoints = SealedCheckpoints(ctx.home, ctx.policy.dataset, key)
     with only_trainer(ctx.home, key):
-        result = run_stage(ctx, "train", inputs, lambda: _train(ctx, inputs, key, checkpoints))
+        watched: list[Watch] = []
+        while True:
+            try:
+                result = run_stage(ctx, "train", inputs, lambda: _train(ctx, inputs, key, checkpoints, watched))
+                break
+            except UnitErased:  # begin again without it; each time at least one unit fewer
+                watched.clear()
+        journal_end(ctx, key, result.digest, watched[0] if watched else None)
         checkpoints.clear()  # only now: before the result is committed, it is what a retry continues from
     return result
 
@@ -87,26 +95,31 @@ def load_units(ctx: StageContext, protect_digest: Digest) -> TrainingData:
     return TrainingData(training, holdout)
 
 
-def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: SealedCheckpoints) -> StageOutput:
+def _train(
+    ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: SealedCheckpoints, watched: list[Watch]
+) -> StageOutput:
     from training.config import TrainingConfig
     from training.trainer import Lease, Unmetered, train_model
 
     _require_approval(ctx, inputs["protect"], inputs["use"])
     policy = ctx.policy
+    journal_start(ctx, inputs["protect"], inputs["use"], key)  # before the tombstones are read
     data = load_units(ctx, inputs["protect"])
+    watch = Watch.over(ctx.home, policy.dataset, data.training.units, data.holdout.units)
+    watched.append(watch)
     if len(data.training) == 0:
         raise DataError("E-TRAIN-003", "no privacy unit is left to train on", "Check the source, or lower audit.holdout_share")
     private = policy.recipe.mechanism == "dp_sgd"
-    attempt = _attempt(ctx, key, checkpoints, len(data.training), private)
+    attempt = _attempt(ctx, inputs["protect"], key, checkpoints, len(data.training), private)
     config = TrainingConfig.from_policy(policy, attempt.noise_multiplier)
     opened: list[LedgerLease] = []
 
     def open_lease() -> Lease:
         if not private:
-            return Unmetered(config.steps)
+            return WatchedLease(Unmetered(config.steps), watch)
         _refuse_settled(ctx, attempt.key, checkpoints)
-        opened.append(_reserve(ctx, attempt))
-        return opened[0]
+        opened.append(_reserve(ctx, attempt, inputs["protect"]))
+        return WatchedLease(opened[0], watch)
 
     _use_cores()
     announce, progress = partial(_announce, ctx, attempt.key), partial(ctx.progress, "train")
@@ -116,17 +129,21 @@ def _train(ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoint
         for lease in opened:  # it can never finish: what was not leased goes back
             lease.settle()
         raise
+    watch.check()
     for lease in opened:
         lease.settle()
     return _output(ctx, config, outcome, data, attempt.key if private else "")
 
 
-def _attempt(ctx: StageContext, key: str, checkpoints: SealedCheckpoints, units: int, private: bool) -> Attempt:
+def _attempt(
+    ctx: StageContext, protect_digest: Digest, key: str, checkpoints: SealedCheckpoints, units: int, private: bool
+) -> Attempt:
     """The attempt to go on with; a new one where the checkpoint saw a unit that was erased since, and nothing of it is kept.
 
     Going on from such a checkpoint would keep the claim, but put an erased unit's influence into a model that no erasure
     receipt names.
     """
+    from pipeline.training_budget import journal_settlement
     from training.checkpoint import saw_units_that_are_gone
     from training.config import TrainingConfig
 
@@ -137,23 +154,35 @@ def _attempt(ctx: StageContext, key: str, checkpoints: SealedCheckpoints, units:
         return attempt
     if private:
         try:
-            attempt = next_attempt(ledger, key, policy)
+            attempt = next_attempt(ledger, key, policy, partial(journal_settlement, ctx.home, ctx.run_id))
         except BudgetExceeded:
             checkpoints.clear()  # nothing will go on from it, and it knows the erased unit
             raise
-        _reserve(ctx, attempt)  # before the checkpoint goes: killed in between, the next try comes by here again
+        _reserve(
+            ctx, attempt, protect_digest
+        )  # before the checkpoint goes: killed in between, the next try comes by here again
     checkpoints.clear()
     ctx.home.journal.append("training_restarted", {"run": ctx.run_id, "ledger_key": attempt.key, "reason": "erased unit"})
     return attempt
 
 
-def _reserve(ctx: StageContext, attempt: Attempt) -> LedgerLease:
-    from pipeline.training_budget import LedgerLease, journal_reservation, refuse_lost_charges
+def _reserve(ctx: StageContext, attempt: Attempt, protect_digest: Digest) -> LedgerLease:
+    from pipeline.cap_book import refuse_unsigned_caps
+    from pipeline.training_budget import (
+        LedgerLease,
+        budget_scopes,
+        journal_reservation,
+        journal_settlement,
+        refuse_lost_charges,
+    )
     from training.config import approved_steps
 
     refuse_lost_charges(ctx.home)
+    refuse_unsigned_caps(ctx.home)
     steps = approved_steps(ctx.policy.recipe.steps)
-    lease = LedgerLease(ctx.home.ledger, attempt.key, ctx.policy, attempt.noise_multiplier, steps)
+    scopes = budget_scopes(ctx.home, ctx.policy, protect_digest)
+    settling = partial(journal_settlement, ctx.home, ctx.run_id)
+    lease = LedgerLease(ctx.home.ledger, attempt.key, ctx.policy, attempt.noise_multiplier, steps, scopes, settling)
     journal_reservation(ctx.home, ctx.run_id, attempt.key)
     return lease
 
@@ -216,10 +245,10 @@ def _output(ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome,
     trace = _trace(ctx.policy, config, outcome, key)
     found = utility(load_model(outcome.weights, len(config.labels)), data.holdout)
     outputs = {
-        "model": _sealed(ctx, "model", save(outcome.weights)),
+        "model": _sealed(ctx, "model", save(outcome.weights), key),
         "model_config": _plain(ctx, "model_config", _model_config(config)),
         "trace": _plain(ctx, "trace", trace.to_json()),
-        "audit_trace": _sealed(ctx, "audit_trace", _audit_trace(outcome)),
+        "audit_trace": _sealed(ctx, "audit_trace", _audit_trace(outcome), key),
         "metrics": _plain(ctx, "metrics", _metrics(trace, found)),
     }
     facts: dict[str, Scalar] = {
@@ -307,8 +336,10 @@ def _audit_trace(outcome: TrainingOutcome) -> bytes:
     return buffer.getvalue()
 
 
-def _sealed(ctx: StageContext, name: str, data: bytes) -> ArtifactRef:
-    return ctx.home.store.put_sealed(data, dataset=ctx.policy.dataset, path=f"{name}/{ctx.run_id}", data_class=name)
+def _sealed(ctx: StageContext, name: str, data: bytes, key: str) -> ArtifactRef:
+    """key: of the training's reservation, which stands for the data, the policy and the approval it was made under."""
+    place = {"dataset": ctx.policy.dataset, "path": f"{name}/{ctx.run_id}", "data_class": name, "version": key}
+    return ctx.home.store.put_sealed(data, **place)
 
 
 def _plain(ctx: StageContext, name: str, value: Mapping[str, Json]) -> ArtifactRef:

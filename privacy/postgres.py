@@ -139,7 +139,7 @@ class PostgresDatabase:
 
 
 def check_address(dsn: str) -> None:
-    """Before anything is made for it. Raises UsageError E-DB-008 (a password in it), E-DB-009 (no address), E-DB-006."""
+    """Before anything is made for it. Raises UsageError E-DB-008 (a password in it), E-DB-009 (no address), 010, 006."""
     with _faults():
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
@@ -155,6 +155,12 @@ def check_address(dsn: str) -> None:
     if any(value and name.endswith(("password", "secret")) for name, value in found.items()):  # sslpassword is one, too
         raise UsageError(
             "E-DB-008", "the address of the database holds a password", "Put it into a passfile (PGPASSFILE), mode 0600"
+        )
+    if os.environ.get("PGPASSWORD"):  # it would go to whatever server the home's file names
+        raise UsageError(
+            "E-DB-010",
+            "PGPASSWORD is set, and a password from there is given to any server",
+            "Put it into a passfile (PGPASSFILE), mode 0600, which binds it to one host, and unset PGPASSWORD",
         )
 
 

@@ -73,12 +73,25 @@ def test_every_guarantee_names_code_and_a_test_that_exist() -> None:
     for claim, code, tests in rows:
         for name in re.findall(r"`([\w/.]+\.py)`", code):
             assert (ROOT / name).is_file(), f"{claim}: {name}"
-        named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", tests)
-        assert named, claim
-        for file, test in named:
-            assert (ROOT / file).is_file(), f"{claim}: {file}"
-            if test:
-                assert f"def {test}(" in (ROOT / file).read_text(), f"{claim}: {file}::{test}"
+        names_tests_that_exist(claim, tests)
+
+
+def test_every_attack_of_the_threat_model_names_a_test_that_exists() -> None:
+    rows = re.findall(
+        r"^\| (?!attacker|---)(.+?) \| .+? \| .+? \| (.+?) \|$", (ROOT / "docs" / "threat-model.md").read_text(), re.M
+    )
+    assert len(rows) >= 20
+    for attacker, tests in rows:
+        names_tests_that_exist(attacker, tests)
+
+
+def names_tests_that_exist(claim: str, tests: str) -> None:
+    named = re.findall(r"`(tests/[\w/.]+\.py)(?:::(\w+))?`", tests)
+    assert named, claim
+    for file, test in named:
+        assert (ROOT / file).is_file(), f"{claim}: {file}"
+        if test:
+            assert f"def {test}(" in (ROOT / file).read_text(), f"{claim}: {file}::{test}"
 
 
 def test_links_between_documents_lead_somewhere() -> None:

@@ -243,6 +243,18 @@ def test_only_the_api_is_published_and_only_to_this_machine(compose: dict[str, A
     assert {n for n, s in services.items() if "outside" in s.get("networks", [])} == {"api-server"}
 
 
+def test_what_opens_the_keys_goes_to_the_services_that_open_them_and_to_no_other(services: dict[str, Any]) -> None:
+    """By the names that the code reads, and as files: a key in the environment would be in every listing."""
+    from pipeline import key_home
+
+    read = set(re.findall(r"PRIVET_[A-Z_]+", Path(key_home.__file__).read_text())) - {"PRIVET_PASSPHRASE_FD"}
+    for name, service in services.items():
+        given = {key for key in service.get("environment", {}) if key in read}
+        assert given == (read if name in ("scheduler", "privet") else set()), name
+        assert any("/run/privet-keys:ro" in volume for volume in service.get("volumes", [])) == bool(given)
+    assert "/keys/" in (DEPLOY / ".gitignore").read_text()
+
+
 def test_services_wait_for_what_they_need(services: dict[str, Any]) -> None:
     for name, service in services.items():
         for other, rule in service.get("depends_on", {}).items():

@@ -165,6 +165,8 @@ def test_a_home_of_an_older_layout_is_refused_and_stays_as_it_is(after: Terminal
 HOME_FILES = {
     "trust.json": {"missing": "E-HOME-003", "empty": "E-HOME-003", "cut": "E-HOME-003", "flipped": "E-HOME-003"},
     "keyring.json": {"missing": "E-KEY-003", "empty": "E-KEY-004", "cut": "E-KEY-004", "flipped": "E-KEY-004"},
+    "roots.json": {"missing": "E-KEY-003", "empty": "E-KEY-004", "cut": "E-KEY-004", "flipped": "E-KEY-004"},
+    "kms.json": {"missing": "E-KEY-012", "empty": "E-KEY-012", "cut": "E-KEY-012", "flipped": "E-KEY-012"},
     "root.key": {"missing": "E-KEY-003", "empty": "E-KEY-007", "cut": "E-KEY-007", "another": "E-KEY-004"},
     "pipeline.key": {"missing": "E-HOME-007", "empty": "E-HOME-007", "cut": "E-HOME-007", "another": "E-HOME-010"},
     "VERSION.json": {"empty": "E-HOME-003", "cut": "E-HOME-003"},

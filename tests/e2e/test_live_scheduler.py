@@ -69,11 +69,11 @@ class World:
         return folder
 
     def run(self, name: str, on_gate: Callable[[PendingGate], None]) -> RunState:
-        run_id = self.airflow.trigger("live_chat", {"source": str(self.logs(name))}, "demo_engineer")
+        run_id = self.airflow.rest.trigger("live_chat", {"source": str(self.logs(name))}, "demo_engineer")
         return self.airflow.wait("live_chat", run_id, RUN_SECONDS, on_gate=on_gate)
 
     def approve(self, gate: PendingGate) -> None:
-        self.airflow.answer(gate, person(gate), "read the evidence, agrees with the purpose")
+        self.airflow.rest.answer(gate, person(gate), "read the evidence, agrees with the purpose")
 
     def log(self, state: RunState, task: str) -> str:
         tries = next(t.try_number for t in state.tasks if t.task_id == task)
@@ -131,9 +131,9 @@ def test_raw_logs_become_a_released_model_with_approvals_given_through_the_rest_
         assert gate.task_id.startswith("use") or "no budget opened" not in gate.body  # by then there was a charge
         for wrong in ("demo_engineer", "demo_officer" if person(gate) == "demo_steward" else "demo_steward"):
             with pytest.raises(GateClosed, match="status 403"):
-                world.airflow.answer(gate, wrong, "not mine to answer")
+                world.airflow.rest.answer(gate, wrong, "not mine to answer")
         if asked == ["use_gate.steward"]:
-            world.airflow.answer(gate, person(gate), "")  # no reason: Airflow takes it, the gate does not
+            world.airflow.rest.answer(gate, person(gate), "")  # no reason: Airflow takes it, the gate does not
             return
         world.approve(gate)
 
@@ -150,7 +150,7 @@ def test_a_reject_fails_the_run_before_any_step_and_is_signed(world: World) -> N
     spent = sum(s.steps for s in world.home.ledger.spends("live_chat/customer"))
 
     def reject(gate: PendingGate) -> None:
-        world.airflow.answer(gate, person(gate), "the purpose does not cover this", decision="reject")
+        world.airflow.rest.answer(gate, person(gate), "the purpose does not cover this", decision="reject")
 
     state = world.run("rejected", reject)
     states = world.states(state)
@@ -184,7 +184,7 @@ def test_a_bad_source_fails_once_and_says_why_without_quoting_it(world: World) -
     folder.mkdir()
     (folder / "chats.jsonl").write_text('{"customer": "broken.customer@mail.example", "te\n' * 3)
     world.planted.append("broken.customer@mail.example")
-    run_id = world.airflow.trigger("live_chat", {"source": str(folder)}, "demo_engineer")
+    run_id = world.airflow.rest.trigger("live_chat", {"source": str(folder)}, "demo_engineer")
     state = world.airflow.wait("live_chat", run_id, RUN_SECONDS)
     assert state.failed_tasks == ("ingest",)
     assert next(t.try_number for t in state.tasks if t.task_id == "ingest") == 1  # the data will not get better
@@ -193,7 +193,7 @@ def test_a_bad_source_fails_once_and_says_why_without_quoting_it(world: World) -
 
 def test_while_people_are_missing_the_first_gate_asks_nobody_and_nothing_is_trained(world: World) -> None:
     asked: list[PendingGate] = []
-    run_id = world.airflow.trigger("unstaffed", {"source": str(world.logs("unstaffed"))}, "demo_engineer")
+    run_id = world.airflow.rest.trigger("unstaffed", {"source": str(world.logs("unstaffed"))}, "demo_engineer")
     state = world.airflow.wait("unstaffed", run_id, RUN_SECONDS, on_gate=asked.append)
     assert asked == []
     assert state.failed_tasks == ("use_gate.steward",)

@@ -107,5 +107,6 @@ def test_people_can_be_enrolled_and_sign_with_their_own_keys(tmp_path: Path, cap
     code, out, _ = call(capsys, "identity", "list", "--home", home)
     assert code == 0
     assert "ada" in out
-    assert call(capsys, "journal", "verify", "--home", home)[0] == 0
+    assert call(capsys, "journal", "verify", "--home", home)[0] == 3
+    assert call(capsys, "journal", "verify", "--home", home, "--no-anchor")[0] == 0
     assert call(capsys, "journal", "verify", "--home", home, "--anchor", "nonsense")[0] == 2

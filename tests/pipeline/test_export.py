@@ -29,6 +29,7 @@ from pipeline.parquet_proof import prove_encrypted
 from pipeline.protect import protect
 from pipeline.read import read_protected
 from pipeline.stage import StageResult
+from pipeline.subject import answer
 from privacy.canonical import Json
 from privacy.errors import IntegrityError
 from privacy.journal import Journal
@@ -128,6 +129,18 @@ def test_erased_units_are_not_in_the_export(world: World, dataset: StageResult, 
     after = set(pq.read_table(done.file, decryption_properties=properties)["unit"].to_pylist())
     assert len(before - after) == 1
     assert (done.rows, done.left_out) == (48, 12)
+
+
+def test_a_receipt_and_an_answer_name_the_exports_that_hold_the_person(
+    world: World, dataset: StageResult, tmp_path: Path
+) -> None:
+    done = exported(world, dataset, tmp_path)
+    assert len(answer(world.home, "customer-3", "SAR-1", "ada").exports) == 1
+    (named,) = erase(world.home, "customer-3", "DSAR-1", "ada").exports
+    assert (named.dataset, named.file) == (dataset.manifest.dataset, done.digest)
+    assert "recipient" in named.remedy
+    assert erase(world.home, "nobody", "DSAR-2", "ada").exports == ()
+    assert answer(world.home, "nobody", "SAR-2", "ada").exports == ()
 
 
 def test_an_erasure_during_the_export_stops_it(

@@ -105,7 +105,7 @@ def test_a_charge_to_another_dataset_does_not_cover_this_training(tmp_path: Path
         def spend(self, key: str) -> object:
             found = real(key)
             assert found is not None
-            return replace(found, scope="another/customer")
+            return replace(found, scopes=("another/customer",))
 
     class Proxy:
         ledger = Ledger()
@@ -169,17 +169,17 @@ def test_enrolling_cut_short_can_be_repeated(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_request_whose_journal_entry_was_rewritten_is_not_signed(tmp_path: Path) -> None:
-    """Both files altered to fit: without the journal's key the entry is not signed."""
+    """Both files altered to fit: the entry no longer gives the signed root, and who read it before remembers it."""
     world = World(tmp_path).run()
     altered = replace(world.request, shown=(("epsilon asked", "0.1"),))
     path = world.home.path / "approvals" / "requests" / f"{world.request.id}.json"
     path.write_bytes(canonical_json(altered.to_json()))
     entry = next(e for e in world.home.journal.entries() if e.facts.get("request") == world.request.id)
     facts = {**entry.facts, "request_digest": digest_of(altered.to_json())}
-    body = Entry(entry.seq, entry.at, entry.kind, facts, entry.previous, "", "").body
+    body = replace(entry, facts=facts).body
     with sqlite3.connect(world.home.path / "journal.sqlite") as database:
         database.execute("DROP TRIGGER entry_update")
         database.execute("UPDATE entry SET body = ? WHERE seq = ?", (body, entry.seq))
-    for home in (world.home, Home.open(world.home.path)):
-        with pytest.raises(IntegrityError, match=r"E-JOURNAL-00[34]"):
+    for home, code in ((world.home, "E-APPROVE-004"), (Home.open(world.home.path), "E-JOURNAL-002")):
+        with pytest.raises(IntegrityError, match=code):
             refuse_altered_request(home, home.approvals.get(world.request.id))

@@ -37,6 +37,7 @@ RECEIPT = ErasureReceipt(
     models=(ModelTouched(MODEL, "dp_sgd", 2.0, 1e-6, "dp_bound", "bounded"),),
     trainings=(TrainingTouched("train-1", "run", "chat", "running", "stops"),),
     releases=(),
+    exports=(),
     unreadable=("sha256:" + "b" * 64,),
 )
 

@@ -113,13 +113,12 @@ def test_it_never_claims_what_no_tool_can_know(bundle: Path) -> None:
     assert CLAIMED.findall(text) == []
 
 
-def test_it_says_where_keys_lie_and_what_is_not_enforced_yet(bundle: Path) -> None:
+def test_it_says_where_keys_lie_and_how_long_data_stays(bundle: Path) -> None:
     sections = {s["key"]: s for s in json.loads((bundle / "report.json").read_bytes())["sections"]}
     held = [f["value"] for f in sections["identity"]["figures"] if f["label"].startswith("key holder ")]
     assert any(value.endswith("key held by the pipeline, in its home") for value in held)
     kept = [f["value"] for f in sections["lifecycle"]["figures"] if "days" in f["value"]]
-    assert len(kept) == 3
-    assert all(value.endswith("(recorded, not enforced in this version)") for value in kept)
+    assert kept == ["90 days", "365 days", "30 days", "at most 30 days"]
 
 
 def test_every_epsilon_is_shown_rounded_up_and_every_bound_down(bundle: Path) -> None:

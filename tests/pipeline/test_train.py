@@ -278,11 +278,12 @@ def test_a_budget_does_not_come_back_with_another_ledger_file(world: TrainingWor
     world.home.ledger.open_scope(budget_scope(policy), "customer", policy.budget.cap_epsilon, policy.budget.delta)
     (world.home.path / "old.sqlite").write_bytes((world.home.path / "ledger.sqlite").read_bytes())
     train(world.ctx, world.protect.digest, world.approve())
-    for left in world.home.path.glob("ledger.sqlite*"):
+    for left in filter(Path.is_file, world.home.path.glob("ledger.sqlite*")):
         left.unlink()
     if older:
         (world.home.path / "old.sqlite").rename(world.home.path / "ledger.sqlite")
     again = Home.open(world.home.path)
+    attempt = train_module.Attempt("train-2", 5.0, None)
     with pytest.raises(IntegrityError, match="E-LEDGER-009"):
-        train_module._reserve(world.context(home=again, run_id="run-2"), train_module.Attempt("train-2", 5.0, None))
+        train_module._reserve(world.context(home=again, run_id="run-2"), attempt, world.protect.digest)
     assert again.ledger.scopes() == ([budget_scope(policy)] if older else [])

@@ -47,7 +47,8 @@ class TrainingWorld:
         return request.digest
 
     def _protect(self, ctx: StageContext) -> StageResult:
-        return run_stage(ctx, "protect", {"ingest": "sha256:" + "0" * 64}, lambda: StageOutput({"protected": self._rows(ctx)}))
+        ingest = run_stage(ctx, "ingest", {"source": "sha256:" + "0" * 64}, lambda: StageOutput({}))
+        return run_stage(ctx, "protect", {"ingest": ingest.digest}, lambda: StageOutput({"protected": self._rows(ctx)}))
 
     def _validate(self, ctx: StageContext) -> StageResult:
         facts = {"verdict": "passed", "evaluated": 9}

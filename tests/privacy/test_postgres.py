@@ -88,6 +88,14 @@ def test_a_password_in_the_address_is_refused(postgres_server: PostgresServer) -
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_password_that_any_server_would_get_is_refused(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", "hunter2")
+    with pytest.raises(UsageError, match="E-DB-010"):
+        open_database(postgres_server.place(), SCHEMA)
+
+
 def test_a_role_that_may_only_read_opens_and_reads_and_is_refused_to_write(postgres_server: PostgresServer) -> None:
     place = postgres_server.place()
     owner = PostgresDatabase(place, SCHEMA)

@@ -19,10 +19,10 @@ _ESCAPED = re.compile(rb"\\u[0-9a-fA-F]{4}")
 
 
 class LeakScanner:
-    """`values`: what must not be found; those under 8 bytes of UTF-8 are too short to tell from chance and are left out."""
+    """`values`: what must not be found; those under 8 bytes (of UTF-8) are too short to tell from chance and are left out."""
 
-    def __init__(self, values: Iterable[str]) -> None:
-        self.values = sorted({v.encode() for v in values if len(v.encode()) >= 8})
+    def __init__(self, values: Iterable[str | bytes]) -> None:
+        self.values = sorted({v for given in values if len(v := given.encode() if isinstance(given, str) else given) >= 8})
         by_start: dict[int, list[bytes]] = {}
         for value in self.values:
             by_start.setdefault(int.from_bytes(value[:8], "little"), []).append(value)
