@@ -41,7 +41,7 @@ demo: setup ## raw logs in, a released and verified model out, as an Airflow DAG
 	$(BIN)/privet demo --home "$(PRIVET_HOME)"
 
 test: setup ## the tests, without the slow end-to-end parts
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile
 
 test-all: setup ## all tests, a live scheduler included
 	$(BIN)/python -m pytest

@@ -25,6 +25,7 @@ from privacy.verdict import Outcome, Verdict
 
 if TYPE_CHECKING:
     from privacy.ledger import Spend
+    from privacy.policy import Policy
     from privacy.redact import OutputRedactor
     from training.canaries import CanaryCoins
     from training.data import UnitData
@@ -325,7 +326,7 @@ def _scan_outputs(
     prompts = make_prompts(labels, policy.languages)
     predicted = top_labels(model, [p.text for p in prompts], labels, policy.recipe.max_tokens)
     try:
-        found = scan(prompts, predicted, _redactor([p.value for p in prompts if p.listed]))
+        found = scan(prompts, predicted, _redactor([p.value for p in prompts if p.listed], policy))
     except (PrivetError, ImportError) as error:
         reason = f"the outputs could not be redacted ({getattr(error, 'code', type(error).__name__)})"
         return Verdict(check, "not_evaluated", reason), {}, {"outputs": 0}
@@ -342,11 +343,11 @@ def _scan_outputs(
     return verdict, predictions, found.redaction_json(allowed)
 
 
-def _redactor(secrets: Sequence[str]) -> OutputRedactor:
-    from privacy.detect import build_pattern_detector
+def _redactor(secrets: Sequence[str], policy: Policy) -> OutputRedactor:
+    from pipeline.treatment import output_detector, own_spans_of
     from privacy.redact import OutputRedactor
 
-    return OutputRedactor(build_pattern_detector(), secrets)
+    return OutputRedactor(output_detector(policy), secrets, own_spans_of(policy))
 
 
 def _bounds_json(ctx: StageContext, claim: Claim, found: Sequence[Bound], probed: Sequence[CheckResult]) -> dict[str, Json]:

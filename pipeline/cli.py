@@ -291,7 +291,8 @@ def _export_commands(tree: Tree) -> None:  # type: ignore[valid-type]
 
 
 def _mine_commands(tree: Tree) -> None:  # type: ignore[valid-type]
-    mine = _leaf(tree, "mine", commands_mine.mine, "token shapes and field names that detection left in many texts, values masked")
+    about = "token shapes and field names that detection left in many texts, values masked"
+    mine = _leaf(tree, "mine", commands_mine.mine, about)
     mine.add_argument("what", metavar="DIGEST|POLICY", help="manifest digest of protect, or a policy file")
     about = "how many subjects must share one (default 5)"
     mine.add_argument("--subjects", type=_at_least(2), default=5, metavar="N", help=about)

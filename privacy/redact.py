@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from privacy.deidentify import Deidentifier
+from privacy.deidentify_guard import GuardedDetector, Spans
 from privacy.detect import Detector, Finding, detect_language, resolve
 from privacy.errors import DataError, UsageError
 from privacy.recognizers.view import View, view_of
@@ -33,10 +34,11 @@ class OutputRedactor:
     """Redacts model outputs with the same recognizers as ingest, plus an exact list of secrets (canaries, planted values).
 
     secrets: each at least four letters or digits long, else UsageError E-REDACT-002: shorter ones would blank ordinary text.
+    own: what knows surrogates and moved dates of the training data again; they are nobody's data, and stay.
     """
 
-    def __init__(self, detector: Detector, secrets: Sequence[str] = ()) -> None:
-        self._detector = detector
+    def __init__(self, detector: Detector, secrets: Sequence[str] = (), own: Spans | None = None) -> None:
+        self._detector = detector if own is None else GuardedDetector(detector, own)
         squeezed = {_squeeze(view_of(secret))[0] for secret in secrets}
         if any(len(secret) < _MIN_SECRET_SIGNS for secret in squeezed):
             raise UsageError(

@@ -6,12 +6,35 @@ looked for.
 
 from __future__ import annotations
 
+from privacy.recognizers.accounts import ACCOUNTS
+from privacy.recognizers.cards import CARDS
 from privacy.recognizers.cn import CHINESE
+from privacy.recognizers.documents import DOCUMENTS
+from privacy.recognizers.fields import FIELDS
 from privacy.recognizers.identifiers import IDENTIFIERS
+from privacy.recognizers.moments import MOMENTS
 from privacy.recognizers.network import NETWORK
 from privacy.recognizers.numbers import NUMBERS
 from privacy.recognizers.people import PEOPLE
+from privacy.recognizers.phones import PHONES
+from privacy.recognizers.places import PLACES
 from privacy.recognizers.secrets import SECRETS
 from privacy.recognizers.spec import Recognizer
+from privacy.recognizers.tokens import TOKENS
 
-RECOGNIZERS: tuple[Recognizer, ...] = (*IDENTIFIERS, *NUMBERS, *SECRETS, *NETWORK, *PEOPLE, *CHINESE)
+RECOGNIZERS: tuple[Recognizer, ...] = (
+    *IDENTIFIERS,
+    *CARDS,
+    *PHONES,
+    *DOCUMENTS,
+    *NUMBERS,
+    *TOKENS,
+    *SECRETS,
+    *NETWORK,
+    *ACCOUNTS,
+    *PLACES,
+    *PEOPLE,
+    *MOMENTS,
+    *CHINESE,
+    *FIELDS,
+)

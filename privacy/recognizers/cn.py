@@ -10,6 +10,7 @@ from datetime import date
 
 from privacy.recognizers.numbers import DATE
 from privacy.recognizers.spec import HAN, RIGHT, Candidate, Recognizer, compiled, luhn
+from privacy.recognizers.view import word_set
 
 _SURNAMES = (
     "王李张刘陈杨赵黄周吴徐孙胡朱高林何郭马罗梁宋郑谢韩唐冯于董萧程曹袁邓许傅沈曾彭吕苏卢蒋蔡贾丁魏薛叶阎余潘杜戴夏钟汪田任姜"
@@ -45,20 +46,44 @@ _NAME = (
     + HAN
     + r"]{2})"
 )
-_NOT_NAMES = compiled(
+NOT_NAMES = compiled(
     r"^(?:车牌|高兴|何时|何种|常见|方便|安全|成功|时间|时候|任何|文件"
     r"|包裹|包含|单号|单独|强制|解决|关于|向您|严重|温馨|金额|管理|项目"
     r"|路由|白色|全部|华为|查询|查看|查一|成为|于是|易碎|边上|盛大|万一"
     r"|武汉|安徽|江苏|江西|石家庄|马上|毛病|宁波|周[一二三四五六日末])"
 )
+_REGIONS = word_set(  # province codes of GB/T 2260
+    "11 12 13 14 15 21 22 23 31 32 33 34 35 36 37 41 42 43 44 45 46 50 51 52 53 54 61 62 63 64 65 71 81 82 83 91"
+)
+# Registering departments of GB 32100 and the kinds of bodies that each registers.
+_USCC_KINDS = {
+    "1": "1239", "2": "19", "3": "123459", "4": "19", "5": "1239", "6": "129", "7": "129", "8": "19", "9": "123", "A": "19",
+    "N": "1239", "Y": "1",
+}  # fmt: skip
+# Prefixes that the ministry has given to operators; the others of 1[3-9] are counters.
+_USCC_CUE = compiled(r"uscc|credit[_ -]?code|社会信用|信用代码|税号|tax|统一")
+# Where `_uscc` can say yes: departments and provinces that exist. Of the block numbers of a file system few look like one.
+_USCC_NEAR = compiled(
+    r"(?<![0-9A-Za-z])(?:"
+    + "|".join(f"{sign}[{kinds}]" for sign, kinds in _USCC_KINDS.items())
+    + ")(?:"
+    + "|".join(sorted({*_REGIONS, "10", "00"}))
+    + r")[0-9]{4}[0-9A-HJ-NP-RTUWXY]{10}(?![0-9A-Za-z])",
+    ignore_case=False,
+)
+SURNAMES = frozenset(_SURNAMES)
+DOUBLE_SURNAMES = frozenset(_DOUBLE.split("|"))
+_CARD_KEY = compiled(r"card|bank|pan|acc(?:oun)?t|卡")
+_MOBILE = compiled(r"(?:13[0-9]|14[014-9]|15[0-35-9]|16[2567]|17[0-8]|18[0-9]|19[0-35-9])")
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _USCC_ALPHABET = "0123456789ABCDEFGHJKLMNPQRTUWXY"
-_NUMBER = r"[\s:=#,]{0,3}(?:号码|编号|号|后四位|尾号|末四位|ID|id)?[\s:=#,]{0,3}(?:是|为|:)?[\s:=#,]{0,3}"
+_GAP = r"[\s:=#,\"'\\]{0,6}"  # a key may be quoted, and quoted again inside a quoted text
+_NUMBER = _GAP + r"(?:号码|编号|号|后四位|尾号|末四位|ID|id)?" + _GAP + r"(?:是|为|:)?" + _GAP
 
 
 def resident_id_valid(text: str) -> bool:
-    """GB 11643-1999: ISO 7064 mod 11-2 over 17 digits, and the date of birth must exist."""
-    if len(text) != 18 or not text[:17].isdigit():
+    """GB 11643-1999: ISO 7064 mod 11-2 over 17 digits, a province that exists and a date of birth that exists."""
+    if len(text) != 18 or not text[:17].isdigit() or text[:2] not in _REGIONS:
         return False
     try:
         born = date(int(text[6:10]), int(text[10:12]), int(text[12:14]))
@@ -69,32 +94,42 @@ def resident_id_valid(text: str) -> bool:
 
 
 def uscc_valid(text: str) -> bool:
-    """GB 32100-2015: mod 31 with weights 3^i."""
+    """GB 32100-2015: mod 31 with weights 3^i, a registering department and a province that exist."""
     if len(text) != 18 or any(c not in _USCC_ALPHABET for c in text):
+        return False
+    if text[1] not in _USCC_KINDS.get(text[0], "") or (text[2:4] not in _REGIONS and text[2:4] not in ("10", "00")):
         return False
     total = sum(_USCC_ALPHABET.index(c) * pow(3, i, 31) for i, c in enumerate(text[:17]))
     return _USCC_ALPHABET[-total % 31] == text[17]
 
 
 def _resident_id(found: Candidate) -> float:
-    return 1.0 if resident_id_valid(found.value.replace(" ", "")) else 0.0
+    return 1.0 if resident_id_valid(found.value.replace(" ", "").replace("-", "")) else 0.0
 
 
 def _uscc(found: Candidate) -> float:
+    # Long counters are digits alone; of the codes without a letter only those of firms go without a cue.
+    firm = found.value[:2] in ("91", "92", "93") and not found.joined() and not (found.log and found.counted())
+    if found.value.isdigit() and not firm and not _USCC_CUE.search(found.before(32)):
+        return 0.0
     return 0.98 if uscc_valid(found.value.upper()) else 0.0
 
 
 def _bank_card(found: Candidate) -> float:
-    return 1.0 if luhn(found.digits) else 0.0
+    if found.log and (found.joined() or found.counted()) and not _CARD_KEY.search(found.before(32)):
+        return 0.0
+    return 0.99 if luhn(found.digits) else 0.0  # below the resident id, whose checksum and date say more
 
 
 def _mobile(found: Candidate) -> float:
-    before = found.before(1)
-    return 0.0 if found.log and before and before in "_-./$" else 0.9
+    value = found.value.removeprefix("+").removeprefix("86").lstrip(" -")
+    if not _MOBILE.match(value):
+        return 0.0
+    return 0.0 if found.log and (found.joined() or found.counted()) else 0.9
 
 
 def _person(found: Candidate) -> float:
-    return 0.0 if _NOT_NAMES.search(found.value) else 0.75
+    return 0.0 if NOT_NAMES.search(found.value) else 0.75
 
 
 def _trim_address(found: Candidate) -> tuple[int, int] | None:
@@ -126,28 +161,30 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_resident_id",
         "CN_RESIDENT_ID",
-        compiled(r"(?<![0-9A-Za-z_])[1-9][0-9]{5} ?(?:18|19|20)[0-9]{6} ?[0-9]{3}[0-9X](?![0-9A-Za-z_])"),
+        compiled(r"(?<![0-9A-Za-z])[1-9][0-9]{5}[ -]?(?:18|19|20)[0-9]{6}[ -]?[0-9]{3}[0-9X](?![0-9A-Za-z])"),
         1.0,
-        "ISO 7064 mod 11-2 and an existing date of birth",
+        "ISO 7064 mod 11-2, a province and a date of birth that exist",
         check=_resident_id,
         digits=17,
     ),
-    _cued("cn_resident_id_cue", "CN_RESIDENT_ID", "身份证|证件", r"[0-9]{4,17}[0-9Xx]", ("身份证", "证件"), 0.7),
+    _cued("cn_resident_id_cue", "CN_RESIDENT_ID", "身份证|证件", r"[0-9]{3,17}[0-9Xx]", ("身份证", "证件"), 0.72),
     Recognizer(
         "cn_uscc",
         "CN_USCC",
-        compiled(r"(?<![0-9A-Za-z_.-])[1-9A-GY][1-9A-F][0-9]{6}[0-9A-HJ-NP-RTUWXY]{10}(?![0-9A-Za-z_])", ignore_case=False),
+        compiled(r"(?<![0-9A-Za-z])[1-9ANY][1-9A-F][0-9]{6}[0-9A-HJ-NP-RTUWXY]{10}(?![0-9A-Za-z])", ignore_case=False),
         0.98,
-        "GB 32100 mod 31",
+        "GB 32100 mod 31, a registering department and a province that exist",
         check=_uscc,
         digits=8,
+        near=(_USCC_NEAR,),
     ),
     Recognizer(
         "cn_bank_card",
         "CN_BANK_CARD",
         compiled(
-            r"(?<![0-9A-Za-z_.-])62(?:[0-9]{14,17}|[0-9]{2}(?: [0-9]{4}){3}(?: [0-9]{1,3})?"
-            r"|[0-9]{2}(?:-[0-9]{4}){3})(?![0-9A-Za-z_])"
+            r"(?<![0-9A-Za-z])(?:62|81)(?:[0-9]{14,17}|[0-9]{2}(?:(?: [0-9]{4}){3}(?: [0-9]{1,3})?"
+            r"|(?:-[0-9]{4}){3}(?:-[0-9]{1,3})?))"
+            r"(?![0-9A-Za-z])"
         ),
         1.0,
         "UnionPay prefix, length and Luhn",
@@ -160,7 +197,7 @@ CHINESE: tuple[Recognizer, ...] = (
     Recognizer(
         "cn_mobile",
         "PHONE_NUMBER",
-        compiled(r"(?<![0-9A-Za-z_])(?:\+?86[ -]?)?1[3-9][0-9](?:[0-9]{8}|[ -][0-9]{4}[ -][0-9]{4})(?![0-9A-Za-z_])"),
+        compiled(r"(?<![0-9A-Za-z])(?:\+?86[ -]?)?1[3-9][0-9](?:[0-9]{8}|[ -][0-9]{4}[ -][0-9]{4})(?![0-9A-Za-z])"),
         0.9,
         "no checksum exists; operator prefix and eleven digits decide",
         check=_mobile,

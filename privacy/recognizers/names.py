@@ -68,7 +68,7 @@ GIVEN_NAMES = word_set(
     valerie vanessa varun venkat venkatesh vera vernon veronica vicki vickie vicky victor victoria vidya vijay vikas
     vikram vinay vincent vinod viola violet virginia vishal vivek vivian vladimir wade walter wanda wayne wei wendy wesley
     whitney wilfred william willie wilma winifred xavier xiao yan yash yasmin yolanda yuki yusuf yvette yvonne zachary
-    zainab zoe
+    zainab zoe sam nate zach zack abby meg deb carly katy wes tess bea mick dev ash gabe luca nico theresa tamika latoya
     """
 )
 
@@ -134,6 +134,78 @@ STOP_WORDS = word_set(
     required blank hidden wrongly correctly misspelled pronounced not spelt support team agent assistant bot admin manager
     representative staff monday tuesday wednesday thursday friday saturday sunday january february hai haii hii hlo helo
     ya yup yep nope superb okey awesome perfect lol okie cool mr mrs ms miss mx dr prof professor doctor march june july
-    august september october november december street avenue road lane drive afternoon evening
+    august september october november december street avenue road lane drive afternoon evening booking confirmation
+    """
+)
+
+# Words of talk that dictionaries leave out: contractions without their sign, chat spellings, products, offices.
+TALK_WORDS = word_set(
+    """
+    else whether mrng evng whatsoever iban apo fpo dpo psc ceo cto cfo st rd ave apt blvd ste dept via vs ex aka gonna c'mon
+    don't can't won't isn't didn't doesn't aren't i'm i've i'll i'd it's that's he's she's we're they're you're let's aint
+    alot and/or anymore anytime app apps arent asap atm atms autopay aye bonjour bro btw bye cant chatbot checkin checkout
+    couldnt couldve cus cuz cvv dear didn didnt doesn doesnt dont dude emails etc eta expiry eta fav faq fb fax fine fwd fyi
+    gonna goodbye goodday gotta greetings guys hadnt hasnt havent hehe hence hereby heya hmm hmmm ids idk iphone isn isnt
+    isp itll ive kinda kindly kyc lemme lets logon logout lmk lots mins morn mornin msg msgs mustnt nah nope nothin oh ohh
+    ohk okk okie okey onboard online otp outta oops pdf pin pins plz plzz pls ppl promo qr ref refundable regards rn
+    reschedule sec secs shan shes shouldnt sim sms smth someones somethings sorta sry ssn sure takeoff tbh thanku thankyou
+    thanx thats theres theyre thnx thnk thnks thx til tho thru thur thurs tnx tomo tonite tues tv txn txt uhh uhm umm
+    unblock unlock upi ur url usd username wanna wasn wasnt weren werent whats wheres whos wifi wil wont wouldnt wow wrt ya
+    yah yall yea yeah yep yeh yes youd youll youre youve yup airbnb aadhaar alright anyways basically boarding citi
+    cofirmation confrim confirmaton custmer detials dob emailid enroll enrolled gmail hotmail outlook yahoo icloud inbox
+    info infos kms kgs lbs ltd inc llc min mobile mob nd paypal postcode prepaid postpaid reissue resend reset savings sim
+    signup signin transfered recieved recieve reciept adress acount accout passwrod pasword tommorow tommorrow untill wich
+    teh thier definately plese pleae pleas helo hii hiii hai hey hello hlo haii tq ty tysm welcm wlcm np ok okay k kk lol
+    omg pm am cc cs csr hr hq id ip it itd im id ill hes shell fri sat sun mon tue wed thu jan feb mar apr jun jul aug sep
+    sept oct nov dec
+    """
+)
+
+# Nationalities, religions and peoples, as adjectives and nouns in the singular; their plurals add an s.
+NATIONALITIES = word_set(
+    """
+    afghan african albanian algerian american angolan arab arabian arabic argentine argentinian armenian asian australian
+    austrian azerbaijani bangladeshi basque belarusian belgian bolivian bosnian brazilian british bulgarian burmese
+    cambodian cameroonian canadian catalan caucasian chechen chilean chinese colombian congolese croat croatian cuban
+    cypriot czech dane danish dutch ecuadorian egyptian emirati english eritrean estonian ethiopian european fijian filipino
+    finn finnish flemish french frenchman gambian georgian german ghanaian greek guatemalan haitian hispanic honduran
+    hungarian icelander icelandic indian indonesian iranian iraqi irish irishman israeli italian jamaican japanese jordanian
+    kazakh kenyan korean kosovar kurd kurdish kuwaiti kyrgyz laotian latino latina latvian lebanese liberian libyan
+    lithuanian macedonian malagasy malaysian maltese maori mexican moldovan mongolian montenegrin moroccan mozambican
+    namibian nepalese nepali nicaraguan nigerian norwegian omani pakistani palestinian panamanian paraguayan persian
+    peruvian pole polish portuguese qatari romani romanian russian rwandan salvadoran saudi scandinavian scot scottish
+    senegalese serb serbian singaporean slovak slovakian slovene slovenian somali spaniard spanish sudanese swede swedish
+    swiss syrian taiwanese tajik tanzanian thai tibetan tunisian turk turkish turkmen ugandan ukrainian uruguayan uzbek
+    venezuelan vietnamese welsh yemeni zambian zimbabwean anglican baptist buddhist catholic christian evangelical hindu
+    jain jew jewish lutheran methodist mormon muslim orthodox presbyterian protestant quaker shia sikh sunni
+    """
+)
+
+# Countries in one word, states of the USA and large cities: never everyday English, whatever a dictionary lists.
+PLACE_NAMES = word_set(
+    """
+    afghanistan albania algeria andorra angola argentina armenia australia austria azerbaijan bahamas bahrain bangladesh
+    barbados belarus belgium belize benin bhutan bolivia bosnia botswana brazil brunei bulgaria burundi cambodia cameroon
+    canada chile china colombia congo croatia cuba cyprus czechia denmark djibouti ecuador egypt england eritrea estonia
+    ethiopia europe fiji finland france gabon gambia germany ghana greece greenland grenada guatemala guinea guyana haiti
+    honduras hungary iceland india indonesia iran iraq ireland israel italy jamaica japan jordan kazakhstan kenya kosovo
+    kuwait kyrgyzstan laos latvia lebanon lesotho liberia libya liechtenstein lithuania luxembourg macedonia madagascar
+    malawi malaysia maldives mali malta mauritania mauritius mexico moldova monaco mongolia montenegro morocco mozambique
+    myanmar namibia nepal netherlands nicaragua niger nigeria norway oman pakistan palestine panama paraguay peru
+    philippines poland portugal qatar romania russia rwanda samoa scotland senegal serbia singapore slovakia slovenia
+    somalia spain sudan suriname swaziland sweden switzerland syria taiwan tajikistan tanzania thailand togo tunisia
+    turkmenistan uganda ukraine uruguay usa uk uae uzbekistan vatican venezuela vietnam wales yemen zambia zimbabwe alabama
+    alaska arizona arkansas california colorado connecticut delaware florida georgia hawaii idaho illinois indiana iowa
+    kansas kentucky louisiana maine maryland massachusetts michigan minnesota mississippi missouri montana nebraska nevada
+    ohio oklahoma oregon pennsylvania tennessee texas utah vermont virginia washington wisconsin wyoming amsterdam athens
+    atlanta austin baltimore bangalore bangkok barcelona beijing berlin birmingham bombay boston brisbane brooklyn brussels
+    budapest cairo calgary calcutta charlotte chennai chicago cincinnati cleveland cologne copenhagen coimbatore dallas
+    delhi denver detroit dubai dublin edinburgh frankfurt geneva glasgow guangzhou hamburg hanoi helsinki houston hyderabad
+    istanbul jacksonville jakarta jersey johannesburg karachi kiev kolkata kyiv kyoto lagos lahore leeds lima lisbon
+    liverpool london madrid madurai manchester manhattan manila melbourne memphis miami milan milwaukee minneapolis montreal
+    moscow mumbai munich nairobi naples nashville oakland orlando osaka oslo ottawa paris perth philadelphia phoenix
+    pittsburgh portland prague pune quebec queens riga rome rotterdam sacramento salem seattle seoul shanghai shenzhen sofia
+    springfield stockholm stuttgart sydney tampa tehran tokyo toronto trichy tucson turin valencia vancouver venice vienna
+    warsaw zagreb zurich
     """
 )

@@ -1,4 +1,4 @@
-"""Network identifiers and account names of machines: addresses are parsed, and counters, versions and loopback are refused.
+"""Addresses and numbers of devices: parsed, and counters, versions and loopback are refused.
 
 Source of the vetoes: what stock recognizers report on raw system logs (dotted versions, object identifiers, `uid=0`).
 """
@@ -7,27 +7,43 @@ from __future__ import annotations
 
 import ipaddress
 
-from privacy.recognizers.spec import LEFT, RIGHT, Candidate, Recognizer, compiled, luhn
-from privacy.recognizers.view import word_set
+from privacy.recognizers.spec import KEY, LEFT, RIGHT, SEP, Candidate, Recognizer, compiled, luhn
 
-_VERSION_CUE = compiled(r"(?:(?<![a-z])(?:v|version|ver|release|firmware|build|oid)|[a-z]/)[ :=]{0,3}$")
-_SYSTEM_ACCOUNTS = word_set(
-    """
-    root admin administrator system daemon nobody guest test user users unknown null none undefined anonymous www-data
-    postgres mysql oracle nginx apache service localsystem default public shared all true false yes no ubuntu runner invalid
-    name id anyone someone me you my his her their authenticated missing required empty the a an is was not
-    """
-)
+_QUAD = r"[0-9]{1,3}(?:\.[0-9]{1,3}){3}"
+_VERSION_WORDS = ("version", "ver", "release", "firmware", "build", "oid", "rev", "v")
+_VERSION_ENDS = frozenset(end for word in _VERSION_WORDS for end in (word[-1], word[-1].upper()))
+_PRODUCT = compiled(r"(?<![0-9A-Za-z./-])[A-Za-z][A-Za-z-]{1,30}/\Z")
+# Reporting bodies whose codes open a TAC in use (GSMA TS.06): BABT, GSMA, CTIA, TÜV, MSAI, TAF and the older national ones.
+_TAC = frozenset({"01", "10", "30", "33", "35", "44", "45", "49", "50", "51", "52", "53", "54", "86", "91", "98", "99"})
 
 
 def _ipv4(found: Candidate) -> float:
-    try:
-        address = ipaddress.IPv4Address(found.value)
-    except ValueError:
+    value = found.text[found.start : found.end]
+    octets = value.split(".")
+    first, second, third, fourth = map(int, octets)
+    if first > 255 or second > 255 or third > 255 or fourth > 255:
         return 0.0
-    if address.is_loopback or address.is_unspecified or address.is_multicast or found.value == "255.255.255.255":
-        return 0.0  # names no machine of a person
-    return 0.0 if _VERSION_CUE.search(found.before(16)) else 0.95
+    if (value[0] == "0" or ".0" in value) and any(len(octet) > 1 and octet[0] == "0" for octet in octets):
+        return 0.0
+    if first in (0, 127) or 224 <= first <= 239 or value == "255.255.255.255":
+        return 0.0  # this host, a group or everybody: names no machine of a person
+    return 0.0 if _versioned(found) else 0.95
+
+
+def _versioned(found: Candidate) -> bool:
+    """Whether this is a version: after the word for one, or after a product (`Chrome/120.0.0.0`, not `/10.0.0.1:80`)."""
+    before = found.text[max(0, found.start - 24) : found.start]
+    if before[-1:] == "/":
+        product = _PRODUCT.search(before)
+        return product is not None and (product.group()[0].isupper() or not found.log) and found.after(1) != ":"
+    word = before.rstrip(" :=\"'")
+    if word[-1:] not in _VERSION_ENDS:
+        return False
+    word = word.lower()
+    for cue in _VERSION_WORDS:
+        if word.endswith(cue):
+            return not word[-len(cue) - 1 : -len(cue)].isalpha()
+    return False
 
 
 def _ipv6(found: Candidate) -> float:
@@ -46,21 +62,15 @@ def _mac(found: Candidate) -> float:
     return 0.0 if digits in ("00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff") else 0.95
 
 
-def _imei(found: Candidate) -> float:
+def _imei_cued(found: Candidate) -> float:
     return 0.9 if luhn(found.digits) else 0.6  # the cue word alone is enough: people mistype
 
 
-def _username(found: Candidate) -> float:
-    value = found.value.strip(".").lower()
-    if found.after(1) == "=":
-        return 0.0  # the value is empty and this is the next key
-    if value in _SYSTEM_ACCOUNTS or not any(c.isalnum() for c in value):
+def _imei(found: Candidate) -> float:
+    digits = found.digits
+    if digits[:2] not in _TAC or not luhn(digits) or len(set(digits)) == 1:
         return 0.0
-    return 0.0 if value.isdigit() and len(value) < 4 else 0.8
-
-
-def _prose_username(found: Candidate) -> float:
-    return _username(found) if any(c in "0123456789_.-" for c in found.value.strip(".")) else 0.0
+    return 0.0 if found.log and (found.counted() or found.joined()) else 0.8
 
 
 NETWORK: tuple[Recognizer, ...] = (
@@ -73,13 +83,15 @@ NETWORK: tuple[Recognizer, ...] = (
         check=_ipv4,
         words=(".",),
         digits=4,
+        version="2",
     ),
     Recognizer(
         "ipv6",
         "IP_ADDRESS",
         compiled(
-            r"(?<![0-9A-Za-z:.])(?:[0-9a-f]{1,4}:{1,2}|::){1,8}(?:[0-9a-f]{1,4}"
-            r"|[0-9]{1,3}(?:\.[0-9]{1,3}){3})?(?:%[0-9a-z]{1,8})?(?![0-9A-Za-z:])"
+            r"(?<![0-9A-Za-z:.])(?:(?:[0-9a-f]{1,4}:){6}(?:[0-9a-f]{1,4}:[0-9a-f]{1,4}|" + _QUAD + r")"
+            r"|(?:[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){0,6})?::(?:[0-9a-f]{1,4}:){0,6}(?:" + _QUAD + r"|[0-9a-f]{1,4})?)"
+            r"(?:%[0-9a-z]{1,15})?(?![0-9A-Za-z:])"
         ),
         0.95,
         "no checksum; parsed as an address",
@@ -100,75 +112,34 @@ NETWORK: tuple[Recognizer, ...] = (
         words=(":", "-", "."),
     ),
     Recognizer(
+        "mac_key",
+        "MAC_ADDRESS",
+        compiled(KEY + r"(?:mac|bssid|hwaddr|ether|wlan|bluetooth)(?:[_ -]?addr(?:ess)?)?" + SEP + r"([0-9a-f]{12})" + RIGHT),
+        0.9,
+        "no checksum; twelve hexadecimal digits after the key",
+        group=1,
+        check=_mac,
+        words=("mac", "bssid", "hwaddr", "ether", "wlan", "bluetooth"),
+    ),
+    Recognizer(
         "imei_cue",
         "IMEI",
-        compiled(LEFT + r"imei[^0-9\n]{0,12}([0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{6}[ -]?[0-9])" + RIGHT),
+        compiled(LEFT + r"imei[^0-9\n]{0,12}([0-9]{2}[ -]?[0-9]{6}[ -]?[0-9]{6}[ -]?[0-9])(?:[0-9])?" + RIGHT),
         0.6,
         "Luhn raises the score; the cue word decides",
         group=1,
-        check=_imei,
+        check=_imei_cued,
         words=("imei",),
         digits=15,
+        version="2",
     ),
     Recognizer(
-        "username_key",
-        "USERNAME",
-        compiled(
-            r"(?<![0-9A-Za-z])(?:user(?:[_ -]?(?:name|id))?|login(?:[_ -]?name)?"
-            r"|logname|ruser|uname|screen[_ ]?name|handle)[\"']?\s{0,2}[=:]\s{0,2}[\"']?"
-            r"([0-9A-Za-z_.@+\\-]{2,64})"
-        ),
+        "imei",
+        "IMEI",
+        compiled(r"(?<![0-9A-Za-z_.-])(?:[0-9]{15}|[0-9]{2}([ -])[0-9]{6}\1[0-9]{6}\1[0-9])(?![0-9A-Za-z_-]|\.[0-9])"),
         0.8,
-        "no checksum: any string can be an account name; the key decides, system accounts are refused",
-        group=1,
-        check=_username,
-        words=("user", "log", "uname", "name", "handle"),
-    ),
-    Recognizer(
-        "username_session",
-        "USERNAME",
-        compiled(
-            LEFT + r"(?:(?:invalid|for|by|from|as|of) user|(?:password|publickey"
-            r"|keyboard-interactive\S{0,8}|session (?:opened|closed)) for(?: invalid)?(?: user)?"
-            r"|su to|authenticated as|logged in as"
-            r"|input_userauth_request: invalid user)\s{1,2}[\"']?([0-9A-Za-z_][0-9A-Za-z_.@-]{1,40})"
-        ),
-        0.8,
-        "no checksum; the phrase of the session log decides",
-        group=1,
-        check=_username,
-        words=(" user", " for ", " as ", "su to"),
-    ),
-    Recognizer(
-        "username_prose",
-        "USERNAME",
-        compiled(
-            LEFT + r"(?:user ?name|user ?id|login(?: name| id)?|screen name"
-            r"|handle)\s{1,2}(?:is|was)\s{1,2}[\"']?([0-9A-Za-z_][0-9A-Za-z_.-]{2,40})"
-        ),
-        0.7,
-        "no checksum; cue words, and the value must not be an ordinary word",
-        group=1,
-        check=_prose_username,
-        words=("user", "login", "name", "handle"),
-    ),
-    Recognizer(
-        "home_directory",
-        "USERNAME",
-        compiled(r"(?:/home/|/Users/|[\\/]Users[\\/]{1,2}|/export/home/|/var/mail/)([0-9A-Za-z_][0-9A-Za-z_.-]{1,40})"),
-        0.8,
-        "no checksum; the folder above decides",
-        group=1,
-        check=_username,
-        words=("home", "users", "/mail"),
-    ),
-    Recognizer(
-        "url_user",
-        "USERNAME",
-        compiled(r"://([^\s/:@<>\"']{1,64})(?::[^\s/@<>\"']{0,128})?@"),
-        0.97,
-        "no checksum; userinfo of a URL (RFC 3986 section 3.2.1)",
-        group=1,
-        words=("://",),
+        "Luhn and a TAC of a reporting body that exists",
+        check=_imei,
+        digits=15,
     ),
 )

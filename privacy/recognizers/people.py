@@ -5,6 +5,8 @@ Not covered: a rare name alone in lower case without a cue; the language model o
 
 from __future__ import annotations
 
+import re
+
 from privacy.recognizers.names import AMBIGUOUS_NAMES, GIVEN_NAMES, STOP_WORDS, SURNAMES
 from privacy.recognizers.spec import LEFT, RIGHT, Candidate, Recognizer, compiled
 from privacy.recognizers.view import word_set
@@ -72,6 +74,17 @@ def _pair(found: Candidate) -> float:
         return 0.65 if _known(words) or (last in SURNAMES and len(words[0]) > 1 and first.isalpha() and not found.log) else 0.0
     lower_case = first in GIVEN_NAMES and last in SURNAMES and not found.log
     return 0.55 if lower_case else 0.0
+
+
+def _near_names(before: str, names: frozenset[str], after: str) -> tuple[re.Pattern[str], ...]:
+    """Where a name of a lexicon stands, in patterns of a size that the multi-pattern engine takes."""
+    listed = sorted(names)
+    return tuple(compiled(before + "(?:" + "|".join(listed[i : i + 250]) + ")" + after) for i in range(0, len(listed), 250))
+
+
+# Where `_pair` can say yes: a given name before a word, or a word before a surname; the second in conversation only.
+_GIVEN_NEAR = _near_names(r"(?<![" + _LETTER + r"0-9_@/-])", GIVEN_NAMES, r"[.'’-]{0,2} [" + _LETTER + r"]")
+_PAIR_NEAR = _GIVEN_NEAR + _near_names(r"[" + _LETTER + r"][.'’-]{0,2} ", SURNAMES, r"(?![" + _LETTER + r"0-9_@/])")
 
 
 def _bare(found: Candidate) -> float:
@@ -201,6 +214,8 @@ PEOPLE: tuple[Recognizer, ...] = (
         group=1,
         trim=_trim_pair,
         check=_pair,
+        near=_PAIR_NEAR,
+        near_log=_GIVEN_NEAR,
     ),
     Recognizer(
         "person_turn",
@@ -231,6 +246,22 @@ PEOPLE: tuple[Recognizer, ...] = (
         _NO_NAME_SUM + "a name of the lexicon that opens a turn of account details",
         group=1,
         check=_bare,
+        conversation_only=True,
+    ),
+    Recognizer(
+        "age_told",
+        "AGE",
+        compiled(
+            LEFT + r"(?:turn(?:s|ed|ing)?|when (?:i|he|she|they|we|you) (?:was|were|turned)|(?:at|by) the age of"
+            r"|birthday is (?:my|his|her))\s{1,2}([0-9]{1,3})(?![0-9A-Za-z%/:°]|[.,-][0-9])"
+            r"(?!\s{1,2}(?!(?:and|next|in|this|on|last|today|tomorrow|yesterday|when|before|so|he|she|years?|yrs?)(?![A-Za-z]))[0-9A-Za-z])"
+        ),
+        0.7,
+        "no checksum; the verb decides, nobody is older than 122",
+        group=1,
+        check=lambda found: 0.7 if 0 < int(found.value) <= 122 else 0.0,
+        words=("turn", "when", "age of", "birthday"),
+        digits=1,
         conversation_only=True,
     ),
     Recognizer(
@@ -310,8 +341,8 @@ PEOPLE: tuple[Recognizer, ...] = (
         compiled(
             LEFT + r"(?:(?:home|mailing|billing|shipping|delivery|street|new|current"
             r"|old|correct|permanent|residential|my|your|the) address|address)"
-            r"(?:\s{1,2}(?:is|was|to|as|should be|will be|of"
-            r"|is now))?(?:\s{1,2}now)?[\s:=\"']{1,4}([0-9A-Za-z#\u00c0-\u024f][^\n<>=\ue000]{4,110})"
+            r"(?:\s{1,2}(?:is|was|to|as|should be|will be|of|with|at|on file is"
+            r"|is now))?(?:\s{1,2}now)?[\s:=\"']{1,4}(?![0-9]{1,3}\.[0-9])([0-9A-Za-z#\u00c0-\u024f][^\n<>=\ue000]{4,110})"
         ),
         0.62,
         "no checksum; the cue word decides, and a house number must be in it",

@@ -86,7 +86,7 @@ def test_a_p_value_does_not_spell_out_who_was_sampled(honest: tuple[TrainingWorl
     assert {p["check"] for p in found} == set(CHECKS)
     for entry in found:
         assert entry["p_value"] == pytest.approx(exact[entry["check"]], rel=0.5)
-        assert len(f"{entry['p_value']:.15e}".split("e")[0].rstrip("0").rstrip(".")) == 1
+        assert entry["p_value"] == float(f"{entry['p_value']:.0e}")  # one digit
     said = world.home.store.read_plain(result.manifest.outputs["verdicts"]).decode()
     assert len(re.findall(r"\(p = ", said)) == len(re.findall(r"\(p = (?:\de-\d\d|0\.0*\d|1),", said)) == len(CHECKS)
 
@@ -244,7 +244,7 @@ def test_a_table_that_leaks_is_not_written(
 ) -> None:
     world, run, _ = honest
     model, holdout = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
-    monkeypatch.setattr(audit_module, "_redactor", lambda secrets: Blind())
+    monkeypatch.setattr(audit_module, "_redactor", lambda secrets, policy: Blind())
     verdict, predictions, redaction = audit_module._scan_outputs(world.ctx, model, holdout)
     assert verdict.outcome == "failed"
     assert predictions["prompts"] == []
@@ -261,7 +261,7 @@ def test_a_redactor_that_breaks_is_not_evaluated(
             raise DataError("E-REDACT-001", "the output could not be searched", "Do not release it")
 
     model, holdout = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
-    monkeypatch.setattr(audit_module, "_redactor", lambda secrets: Broken())
+    monkeypatch.setattr(audit_module, "_redactor", lambda secrets, policy: Broken())
     verdict, predictions, _ = audit_module._scan_outputs(world.ctx, model, holdout)
     assert verdict.outcome == "not_evaluated"
     assert predictions == {}

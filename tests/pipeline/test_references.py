@@ -28,7 +28,7 @@ REFUSED = [
     "run:13800138000", "sealed:110101199003074477", "13800138000", "4111111111111111", "", "Passed", "passed ", "hello",
     13800138000, 10_000_000, -10_000_000, 123456789.0, 0.12345678, float("nan"), float("inf"), -float("inf"), 1e300,
     b"sha256:" + b"0a" * 32, {"email": "x@y"}, {}, {"digest": DIGEST}, (DIGEST,), {DIGEST}, [[DIGEST]], ["x@y"], [DIGEST, 1],
-    [DIGEST] * 1001, object(), Path("/x"), 1 + 2j, range(3),
+    [DIGEST] * 1001, BaseException(), Path("/x"), 1 + 2j, range(3),
 ]  # fmt: skip
 
 

@@ -194,7 +194,9 @@ def test_the_verifier_needs_no_network_no_database_and_no_other_library(good: Pa
         check=False,
     )
     assert done.stdout.splitlines()[0] == "0 []", done.stdout + done.stderr
-    assert done.stdout.splitlines()[1] == str([f"pipeline.{m}" for m in ("bundle", "claims", "evidence", "journal_claims", "verify")])
+    assert done.stdout.splitlines()[1] == str(
+        [f"pipeline.{m}" for m in ("bundle", "claims", "evidence", "journal_claims", "verify")]
+    )
 
 
 _ALONE = """

@@ -46,6 +46,29 @@ def test_every_shipped_policy_loads_and_is_named_after_its_file(path: Path) -> N
         ("pii.entities", {"EMAIL": "keep"}, "EMAIL", "did you mean EMAIL_ADDRESS?"),
         ("pii.entities", {"IBAN_CODE": "keep"}, "IBAN_CODE", "did you mean IBAN?"),
         ("pii.entities", {"SHOE_SIZE": "keep"}, "SHOE_SIZE", "known types: ACCOUNT_NUMBER, "),
+        ("pii.default", "date_shift", "default", "may not be date_shift"),
+        ("pii.entities", {"PASSWORD": "surrogate"}, "entities", "PASSWORD has no surrogate"),
+        ("pii.entities", {"PERSON": "date_shift"}, "entities", "date_shift moves dates"),
+        ("pii.thresholds", {"PERSON": 2}, "PERSON", "less than or equal to 1"),
+        ("pii.thresholds", {"EMAIL": 0.5}, "EMAIL", "did you mean EMAIL_ADDRESS?"),
+        ("pii.deny", {"../x": "PERSON"}, "../x", "match pattern"),
+        ("pii.date_order", "ymd", "date_order", "Input should be"),
+        ("pii.date_shift_days", 4000, "date_shift_days", "less than or equal to 3650"),
+        ("pii.presidio_recognizers", ["os.system"], "presidio_recognizers", "none of Presidio's own"),
+        ("pii.patterns", {"a1": {"entity": "PERSON", "pattern": "x+", "examples": ["x"]}}, "pattern", "without an upper bound"),
+        ("pii.patterns", {"a1": {"entity": "PERSON", "pattern": "(?:x{1,9}){2,9}", "examples": ["x"]}}, "pattern", "variable"),
+        ("pii.patterns", {"a1": {"entity": "PERSON", "pattern": "x(", "examples": ["x"]}}, "pattern", "can't be read"),
+        ("pii.patterns", {"a1": {"entity": "PERSON", "pattern": "yy", "examples": ["x"]}}, "examples", "misses 1 of its 1"),
+        ("pii.patterns", {"a1": {"entity": "PERSON", "pattern": "xx", "examples": []}}, "examples", "at least 1"),
+        ("pii.patterns", {"a1": {"entity": "NOBODY", "pattern": "xx", "examples": ["xx"]}}, "entity", "known types"),
+        (
+            "pii.patterns",
+            {"a1": {"entity": "PERSON", "pattern": "xx", "examples": ["xx"], "counterexamples": ["an xx"]}},
+            "examples",
+            "matches 1",
+        ),
+        ("source.fields.subject_kind", "passport", "subject_kind", "Input should be"),
+        ("expectations.max_miss_bound", 1.5, "max_miss_bound", "less than or equal to 1"),
         ("source.fields.label", "customer", "label", "two roles"),
         ("source.fields.keep", ["text"], "keep", "two roles"),
         ("source.fields.keep", ["unit"], "keep", "column that Privet writes"),
@@ -97,10 +120,10 @@ def test_a_file_without_fields_is_told_so_in_plain_words(tmp_path: Path, text: s
 
 
 def test_every_type_that_a_detector_may_report_can_be_treated() -> None:
-    from privacy.detect import _NER_ENTITIES, _STOCK
     from privacy.recognizers import RECOGNIZERS
+    from privacy.recognizers.presidio import _NER_ENTITIES, _OUR_TYPES
 
-    reported = {r.entity for r in RECOGNIZERS} | set(_NER_ENTITIES.values()) | set(_STOCK)
+    reported = {r.entity for r in RECOGNIZERS} | set(_NER_ENTITIES.values()) | set(_OUR_TYPES.values())
     assert reported <= ENTITY_TYPES
     make_policy(**{"pii.entities": dict.fromkeys(sorted(reported), "keep")})
 

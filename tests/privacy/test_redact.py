@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from privacy.deidentify import Deidentifier
 from privacy.detect import Finding, build_pattern_detector
 from privacy.errors import DataError, UsageError
 from privacy.redact import OutputRedactor
@@ -56,3 +57,13 @@ def test_an_output_that_cannot_be_shown_clean_is_refused_and_not_quoted(detector
 def test_a_secret_too_short_to_search_for_is_refused() -> None:
     with pytest.raises(UsageError, match="E-REDACT-002"):
         OutputRedactor(build_pattern_detector(), ["a-1"])
+
+
+def test_surrogates_of_the_training_data_may_leave_and_raw_values_may_not() -> None:
+    treat = Deidentifier({"EMAIL_ADDRESS": "surrogate"}, "redact", bytes(32))
+    made, _ = treat.apply("alice.smith@corp.com", [Finding(0, 20, "EMAIL_ADDRESS", 1.0, "t", "1")])
+    text = f"write to {made} or to bob@corp.com"
+    left = OutputRedactor(build_pattern_detector(), own=treat.own_spans).redact(text).text
+    assert left == f"write to {made} or to <EMAIL_ADDRESS>"
+    assert OutputRedactor(build_pattern_detector()).redact(text).counts == {"EMAIL_ADDRESS": 2}
+    assert "example" not in OutputRedactor(build_pattern_detector(), [made], treat.own_spans).redact(text).text

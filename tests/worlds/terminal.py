@@ -134,7 +134,7 @@ def _temporary(path: Path) -> bool:
 
 @contextlib.contextmanager
 def quick_detector() -> Iterator[None]:
-    with mock.patch("pipeline.protect.build_detector", return_value=EmailDetector()):
+    with mock.patch("pipeline.treatment.build_detector", return_value=EmailDetector()):
         yield
 
 
