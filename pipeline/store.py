@@ -251,9 +251,11 @@ class Store:
                 path.rename(doomed)
             except FileNotFoundError:
                 return False
-            sync_folder(path.parent)
-            with suppress(FileNotFoundError):  # a process that opens the store finishes what it finds here
-                overwrite_and_unlink(doomed, START + HEADER_LIMIT)
+            try:
+                sync_folder(path.parent)
+            finally:
+                with suppress(FileNotFoundError):  # a process that opens the store finishes what it finds here
+                    overwrite_and_unlink(doomed, START + HEADER_LIMIT)
         return True
 
     def _require_live_key(self, wrapped: str) -> None:
