@@ -3,7 +3,6 @@
 «TYPE» is a value of MAKERS (gold), ‹name› a filler that is nobody's data, ⟪K⟫ and ⟪V⟫ a key and a value of a line shape.
 """
 
-# ruff: noqa: E501
 from __future__ import annotations
 
 KEYS: dict[str, tuple[str, ...]] = {
