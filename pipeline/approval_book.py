@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline.evidence import is_pipeline
+from pipeline.store_files import sync_folder
 from privacy.canonical import Digest, Json, canonical_json, digest_bytes, digest_of, is_digest, parse_canonical
 from privacy.errors import EnvironmentFault, GateClosed, IntegrityError, UsageError
 from privacy.gates import Approval, GateName, Requirement, approval_of
@@ -208,11 +209,7 @@ def _write_once(path: Path, data: bytes) -> None:
             return
         finally:
             temporary.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise EnvironmentFault(
             "E-APPROVE-007", f"an approval file can't be written ({error.strerror})", "Free some space; running again continues"

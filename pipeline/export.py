@@ -24,6 +24,7 @@ from pipeline.export_process import ParquetProcess
 from pipeline.parquet_proof import prove_encrypted
 from pipeline.read import read_protected
 from pipeline.stage import Manifest, load_manifest
+from pipeline.store_files import sync_folder
 from privacy.canonical import Digest, Json
 from privacy.errors import DataError, EnvironmentFault, IntegrityError, UsageError
 
@@ -127,7 +128,7 @@ class _Work:
             for path in made:
                 path.unlink(missing_ok=True)
             raise
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return done
 
     def batches(self) -> Iterator[pa.RecordBatch]:
@@ -240,7 +241,7 @@ def _write_new(path: Path, data: bytes, mode: int) -> None:
         with suppress(OSError):
             path.unlink()
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _digest_of(path: Path) -> Digest:
@@ -248,14 +249,6 @@ def _digest_of(path: Path) -> Digest:
 
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.provisional import keep
 from pipeline.stage import ArtifactRef, load_manifest
+from pipeline.store_files import sync_folder
 from privacy.canonical import Digest, Json, canonical_json, parse_canonical
 from privacy.errors import EnvironmentFault, IntegrityError, PolicyError, PrivetError
 from privacy.ledger_rows import request_fingerprint
@@ -215,7 +216,7 @@ class SealedCheckpoints:
         keep([ref])
         try:
             with _disk_faults():
-                _sync_folder(self._pointer.parent)
+                sync_folder(self._pointer.parent)
         finally:
             if before is not None:  # nothing names it from here on, whatever the flush said
                 self.home.store.shred(before)
@@ -265,11 +266,3 @@ def _disk_faults() -> Iterator[None]:
         raise EnvironmentFault(
             "E-TRAIN-023", f"a checkpoint can't be written ({error.strerror})", "Free some space and run again, which continues"
         ) from None
-
-
-def _sync_folder(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.store_files import sync_folder
 from privacy.canonical import canonical_json, parse_canonical
 from privacy.checkpoint import (
     COSIGNATURE,
@@ -175,11 +176,7 @@ def _replace(path: Path, seen: _Seen) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_folder(path.parent)
     except OSError as error:
         raise _unusable(error) from None
     finally:
