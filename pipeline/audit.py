@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.attempts import approval_epsilon
+from pipeline.audit_claim import Claim, read_claim
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from privacy import bounds
-from privacy.canonical import Digest, Json, Scalar, canonical_json, parse_canonical
+from privacy.canonical import Digest, Json, Scalar, canonical_json
 from privacy.errors import IntegrityError, PrivetError
 from privacy.rounding import EXACT, shown_down, shown_up
 from privacy.verdict import Outcome, Verdict
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from privacy.policy import Policy
     from privacy.redact import OutputRedactor
     from training.canaries import CanaryCoins
+    from training.config import TrainingConfig
     from training.data import UnitData
-    from training.models.text_mlp import TextMlp
+    from training.models.base import UnitModel
     from training.probe import CheckResult, RunRecord
 
 PROBE_CHECKS = ("noise_scale", "clipping", "noise_independence", "batch_size_law", "participation_law", "divisor")
@@ -41,21 +43,6 @@ class AuditTrail:
 
     record: RunRecord
     coins: CanaryCoins
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What the trace says, read leniently: a run without a mechanism must be refuted, not crash the audit."""
-
-    mechanism: str
-    epsilon: float
-    delta: float
-    noise_multiplier: float
-    clipping_norm: float
-    sampling_probability: float
-    steps: int
-    steps_in_model: int
-    ledger_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,15 +85,15 @@ def _audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> S
     found = [] if trail is None else lower_bounds(ctx, trail.record, claim)
     ctx.progress("audit", 2, 4)
     bounds_ref = _plain(ctx, "bounds", _bounds_json(ctx, claim, found, probed))
-    model, holdout = _open_model(ctx, trained, protect_digest)
+    opened = _open_model(ctx, trained, protect_digest)
     ctx.progress("audit", 3, 4)
-    scanned, predictions, redaction = _scan_outputs(ctx, model, holdout)
+    scanned, predictions, redaction = _scan_outputs(ctx, opened)
     verdicts = [
         *_probe_verdicts(ctx, probed, bounds_ref.digest),
         bound_verdict(found, claim, ctx.policy.audit.gate_level, bounds_ref.digest),
         ledger_verdict(claim, ctx.policy.budget.epsilon, _spend(ctx, claim), _together(ctx, claim)),
         _reveal_verdict(ctx, trained, train_digest, trail),
-        _utility_verdict(ctx, model, holdout),
+        _utility_verdict(ctx, opened),
         scanned,
     ]
     outputs = {
@@ -121,24 +108,6 @@ def _audit(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -> S
     return StageOutput(outputs, {**counted, "claimed_epsilon": claim.epsilon, **_published(ctx, found)})
 
 
-def read_claim(data: bytes) -> Claim:
-    """Raises IntegrityError E-AUDIT-002 for what is no trace."""
-    match parse_canonical(data):
-        case {
-            "mechanism": str(mechanism),
-            "epsilon": int() | float() as epsilon,
-            "delta": int() | float() as delta,
-            "noise_multiplier": int() | float() as noise,
-            "clipping_norm": int() | float() as norm,
-            "sampling_probability": int() | float() as q,
-            "steps": int(steps),
-            "steps_in_model": int(in_model),
-            "ledger_key": str(key),
-        }:
-            return Claim(mechanism, float(epsilon), float(delta), float(noise), float(norm), float(q), steps, in_model, key)
-    raise IntegrityError("E-AUDIT-002", "the mechanism trace of the run is malformed", "Train again")
-
-
 def lower_bounds(ctx: StageContext, record: RunRecord, claim: Claim) -> list[Bound]:
     """Three bounds at the published level, and the Gaussian one at the gate's; empty when there are too few canaries."""
     from training.attacks import poisson_scores, sum_scores
@@ -146,7 +115,9 @@ def lower_bounds(ctx: StageContext, record: RunRecord, claim: Claim) -> list[Bou
     if min(int(record.coins.sum()), int((~record.coins).sum())) < 5 or not np.isfinite(record.gradients).all():
         return []
     policy = ctx.policy.audit
-    ratios = poisson_scores(record.gradients, claim.sampling_probability, claim.noise_multiplier, claim.clipping_norm)
+    ratios = poisson_scores(
+        record.gradients, claim.sampling_probability, claim.noise_multiplier * claim.factors, claim.clipping_norm
+    )
     sums = sum_scores(record.gradients)
     inside, outside = sums[record.coins], sums[~record.coins]
     coins, report = record.coins, policy.report_level
@@ -181,15 +152,10 @@ def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None, t
     check = "audit.ledger_match"
     if spend is None:
         return Verdict(check, "failed", "the ledger holds no lease for this run, so nothing was charged for it")
-    same = (
-        spend.settled == spend.leased == claim.steps
-        and claim.steps_in_model <= claim.steps
-        and spend.noise_multiplier == claim.noise_multiplier
-        and spend.sampling_probability == claim.sampling_probability
-    )
+    same = spend.settled == spend.leased == claim.steps and claim.steps_in_model <= claim.steps and claim.is_charged_by(spend)
     if not same:
         return Verdict(check, "failed", "steps, noise or sampling of the trace are not those that the ledger charged")
-    epsilon = _recomputed(claim)
+    epsilon = claim.recomputed_epsilon
     if epsilon is None:
         return Verdict(check, "not_evaluated", "epsilon could not be recomputed from the trace")
     if epsilon > min(approved_epsilon, claim.epsilon + 1e-9):
@@ -202,16 +168,6 @@ def ledger_verdict(claim: Claim, approved_epsilon: float, spend: Spend | None, t
         )
     cost = f"epsilon {shown_up(epsilon)} of {shown_up(approved_epsilon)} approved"
     return Verdict(check, "passed", f"{claim.steps} charged steps cost {cost}")
-
-
-def _recomputed(claim: Claim) -> float | None:
-    from privacy.accounting import charge_vector, epsilon_of_charge
-
-    try:
-        step = charge_vector(claim.sampling_probability, claim.noise_multiplier)
-        return epsilon_of_charge([claim.steps * units for units in step], claim.delta)
-    except PrivetError:
-        return None
 
 
 def _spend(ctx: StageContext, claim: Claim) -> Spend | None:
@@ -239,7 +195,8 @@ def _open_trail(ctx: StageContext, trained: Manifest, claim: Claim) -> AuditTrai
     shapes = gradients.shape == (claim.steps_in_model, len(coins)) and len(members) == claim.steps_in_model
     if not shapes or len(coins) != ctx.policy.audit.canaries:
         return None
-    record = RunRecord(gradients, coins, members, claim.noise_multiplier, claim.clipping_norm, claim.sampling_probability)
+    claimed = claim.noise_multiplier, claim.clipping_norm, claim.sampling_probability, claim.factors
+    record = RunRecord(gradients, coins, members, *claimed)
     return AuditTrail(record, CanaryCoins(coins, salt))
 
 
@@ -276,21 +233,33 @@ def _reveal_verdict(ctx: StageContext, trained: Manifest, train_digest: Digest, 
     return Verdict(check, "passed", "the revealed coins open the commitment journalled before training", commitment)
 
 
-def _open_model(ctx: StageContext, trained: Manifest, protect_digest: Digest) -> tuple[TextMlp | None, UnitData | None]:
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """A model as a consumer would rebuild it, and the holdout units to try it on."""
+
+    model: UnitModel
+    config: TrainingConfig
+    holdout: UnitData
+
+
+def _open_model(ctx: StageContext, trained: Manifest, protect_digest: Digest) -> _Opened | None:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     from pipeline.train import load_units
-    from training.evaluate import load_model
+    from training.config import TrainingConfig
+    from training.evaluate import load_released
+    from training.recipes import recipe_of
 
     data = _sealed_output(ctx, trained, "model")
     if data is None:
-        return None, None
+        return None
+    config = TrainingConfig.from_policy(ctx.policy, 0.0)
     try:
-        model = load_model(load(data), len(ctx.policy.expectations.labels))
-    except (SafetensorError, KeyError, RuntimeError):
-        return None, None
-    return model, load_units(ctx, protect_digest).holdout
+        model = load_released(recipe_of(config).build(config), load(data))
+    except (SafetensorError, ValueError):
+        return None
+    return _Opened(model, config, load_units(ctx, protect_digest).holdout)
 
 
 def _sealed_output(ctx: StageContext, trained: Manifest, name: str) -> bytes | None:
@@ -300,10 +269,10 @@ def _sealed_output(ctx: StageContext, trained: Manifest, name: str) -> bytes | N
     return None if ref is None else ctx.home.store.read_sealed(ref)
 
 
-def _utility_verdict(ctx: StageContext, model: TextMlp | None, holdout: UnitData | None) -> Verdict:
-    from training.evaluate import utility
+def _utility_verdict(ctx: StageContext, opened: _Opened | None) -> Verdict:
+    from training.recipes import recipe_of
 
-    found = None if model is None or holdout is None else utility(model, holdout)
+    found = None if opened is None else recipe_of(opened.config).utility(opened.model, opened.holdout, opened.config)
     if found is None:
         return Verdict("audit.utility", "not_evaluated", "there is no model or no holdout unit to measure with")
     wanted = ctx.policy.audit.min_accuracy
@@ -312,27 +281,27 @@ def _utility_verdict(ctx: StageContext, model: TextMlp | None, holdout: UnitData
     return Verdict("audit.utility", "passed" if found.accuracy >= wanted else "failed", said)
 
 
-def _scan_outputs(
-    ctx: StageContext, model: TextMlp | None, holdout: UnitData | None
-) -> tuple[Verdict, dict[str, Json], dict[str, Json]]:
+def _scan_outputs(ctx: StageContext, opened: _Opened | None) -> tuple[Verdict, dict[str, Json], dict[str, Json]]:
     """Verdict, prediction table and redaction record; after any fault the table is empty, never unredacted."""
     from pipeline.output_scan import make_prompts, scan
-    from training.evaluate import MINIMUM_UNITS, label_table, top_labels
+    from training.evaluate import MINIMUM_UNITS, label_table
+    from training.recipes import recipe_of
 
     check, policy = "audit.output_scan", ctx.policy
     labels, allowed = policy.expectations.labels, policy.audit.max_output_leaks
-    if model is None or holdout is None:
+    if opened is None:
         return Verdict(check, "not_evaluated", "there is no model whose outputs could be scanned"), {}, {"outputs": 0}
     prompts = make_prompts(labels, policy.languages)
-    predicted = top_labels(model, [p.text for p in prompts], labels, policy.recipe.max_tokens)
+    recipe, model = recipe_of(opened.config), opened.model
+    predicted = recipe.respond(model, [p.text for p in prompts], opened.config)
     try:
-        found = scan(prompts, predicted, _redactor([p.value for p in prompts if p.listed], policy))
+        found = scan(prompts, predicted, _redactor([p.value for p in prompts if p.listed], policy), labels)
     except (PrivetError, ImportError) as error:
         reason = f"the outputs could not be redacted ({getattr(error, 'code', type(error).__name__)})"
         return Verdict(check, "not_evaluated", reason), {}, {"outputs": 0}
     predictions: dict[str, Json] = {
         "prompts": [{"prompt": prompt, "label": label} for prompt, label in found.rows],
-        "holdout_units_by_predicted_label": label_table(model, holdout, labels),
+        "holdout_units_by_predicted_label": label_table(model, opened.holdout, labels) if recipe.classifies else {},
         "minimum_units": MINIMUM_UNITS,
         "protection": "counts below the minimum are withheld; the others are exact and outside the privacy claim",
     }

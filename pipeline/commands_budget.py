@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pipeline.caps import CapRaise
     from pipeline.plan import Plan
     from privacy.signing import SigningKey
+    from training.preflight import Preflight
 
 
 def budget(args: Namespace) -> int:
@@ -87,21 +88,22 @@ def budget_history(args: Namespace) -> int:
 
 def plan(args: Namespace) -> int:
     from pipeline.home import Home
-    from pipeline.plan import check_without_data, make_plan
+    from pipeline.plan import check_without_data, make_plan, preflight_json
     from privacy.policy_file import load_policy
 
     policy = load_policy(args.policy)
     home = Home.open(args.home) if (args.home / "VERSION.json").is_file() else None
     planned = make_plan(policy, home)
-    check_without_data(policy, planned)
+    free = check_without_data(policy, planned)
     if args.json:
-        print(json.dumps({**planned.to_json(), "home": home is not None, "preflight": "passed"}, ensure_ascii=False))
+        shown = {**planned.to_json(), "home": home is not None, "preflight": preflight_json(free, planned)}
+        print(json.dumps(shown, ensure_ascii=False))
     else:
-        _print_plan(planned, None if home is None else args.home)
+        _print_plan(planned, free, None if home is None else args.home)
     return 0 if planned.fits else 3
 
 
-def _print_plan(planned: Plan, home: Path | None) -> None:
+def _print_plan(planned: Plan, free: Preflight, home: Path | None) -> None:
     from privacy.rounding import shown_down, shown_up
 
     print(f"{planned.policy}: {planned.policy_digest}")
@@ -118,7 +120,15 @@ def _print_plan(planned: Plan, home: Path | None) -> None:
         f"{planned.delta} per {planned.unit} (asked: {shown_up(planned.epsilon_asked)}); "
         f"uninterrupted it settles at {shown_up(planned.epsilon_settled)}"
     )
-    print("  checks that need no data: passed")
+    print(
+        f"  a free step on made-up data passed: {free.trainable:,} parameters train"
+        + (f", {free.frozen:,} are frozen" if free.frozen else "")
+        + f"; gradients by {free.memory.method}, {free.memory.units:,} units at once"
+    )
+    print(
+        f"  signal to noise, at best: {free.signal_to_noise_per_step:.3g} a step, {free.signal_to_noise:.3g} over the run; "
+        f"about {_duration(free.seconds_per_step * planned.steps)} on this machine"
+    )
     for scope in planned.scopes:
         said = "fits" if scope.fits else "DOES NOT FIT: the run would be refused before its first step"
         left = max(0, scope.runs_that_fit - 1)
@@ -129,6 +139,12 @@ def _print_plan(planned: Plan, home: Path | None) -> None:
         if scope.fits:
             print(f"    after it, {left} more such run(s) fit" + ("" if scope.opened else "; this budget is not opened yet"))
     print(f"  {'nothing was written' if home else 'there is no Privet home yet; planned against an unspent budget'}")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def budget_raise(args: Namespace) -> int:

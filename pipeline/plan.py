@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 from privacy.accounting import admits, cap_vector, epsilon_of_charge
 from privacy.canonical import Digest, Json
 from privacy.ledger import Preview, ScopeTerms
-from privacy.mechanisms import MAX_STEPS, Mechanism, PoissonSampledGaussian, charge_of
+from privacy.mechanisms import MAX_STEPS, Composed, Mechanism, NoiseSchedule, charge_of
 from privacy.policy_file import policy_digest
 
 if TYPE_CHECKING:
     from pipeline.home import Home
     from privacy.ledger import Ledger
     from privacy.policy import Policy
+    from training.preflight import Preflight
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def make_plan(policy: Policy, home: Home | None) -> Plan:
 
     home: None when there is none yet. The budget then stands open with the policy's cap, and nothing is spent of it.
     """
-    from pipeline.attempts import approved_noise
+    from pipeline.attempts import approved_mechanism, approved_noise
     from training.config import approved_steps
 
     private = policy.recipe.mechanism == "dp_sgd"
@@ -107,7 +108,7 @@ def make_plan(policy: Policy, home: Home | None) -> Plan:
     reserved = approved_steps(policy.recipe.steps) if private else 0
     epsilons, scopes = (0.0, 0.0), tuple[ScopePlan, ...]()
     if private:
-        mechanism = PoissonSampledGaussian(policy.budget.sampling_probability, noise)
+        mechanism = approved_mechanism(policy, noise)
         epsilons = _epsilon(mechanism, reserved, policy), _epsilon(mechanism, policy.recipe.steps, policy)
         scopes = _scope_plans(policy, home, mechanism, reserved)
     return Plan(
@@ -129,8 +130,8 @@ def make_plan(policy: Policy, home: Home | None) -> Plan:
     )
 
 
-def check_without_data(policy: Policy, plan: Plan) -> None:
-    """The trainer's own checks on synthetic tokens. Raises PolicyError E-TRAIN-011 to 017, EnvironmentFault E-TRAIN-016."""
+def check_without_data(policy: Policy, plan: Plan) -> Preflight:
+    """The trainer's own checks on synthetic data, and what they showed. Raises the errors of `training.preflight`."""
     import warnings
 
     from training.config import TrainingConfig
@@ -138,7 +139,20 @@ def check_without_data(policy: Policy, plan: Plan) -> None:
 
     with warnings.catch_warnings():  # Opacus warns that its hooks see no gradient of the token ids
         warnings.simplefilter("ignore")
-        preflight(TrainingConfig.from_policy(policy, plan.noise_multiplier))
+        return preflight(TrainingConfig.from_policy(policy, plan.noise_multiplier))
+
+
+def preflight_json(found: Preflight, plan: Plan) -> dict[str, Json]:
+    return {
+        "verdict": "passed",
+        "trainable_parameters": found.trainable,
+        "frozen_parameters": found.frozen,
+        "gradients": found.memory.method,
+        "physical_batch": found.memory.units,
+        "signal_to_noise_per_step": round(found.signal_to_noise_per_step, 4),
+        "signal_to_noise": round(found.signal_to_noise, 4),
+        "seconds_expected": round(found.seconds_per_step * plan.steps, 1),
+    }
 
 
 def _epsilon(mechanism: Mechanism, steps: int, policy: Policy) -> float:
@@ -182,10 +196,14 @@ def _lineage_scopes(home: Home, policy: Policy) -> tuple[str, ...]:
 def _scope_plan(ledger: Ledger | None, scope: str, terms: ScopeTerms, mechanism: Mechanism, steps: int) -> ScopePlan:
     opened = ledger is not None and scope in ledger.scopes()
 
+    # Repeats of a schedule begin it anew, so each whole run is one step of this.
+    run = Composed(mechanism.parts) if isinstance(mechanism, NoiseSchedule) else mechanism
+    times = 1 if isinstance(mechanism, NoiseSchedule) else steps
+
     def preview(runs: int) -> Preview:
         if ledger is not None:
-            return ledger.preview(scope, mechanism, steps * runs, unopened=terms)
-        charge = charge_of(mechanism, steps * runs)
+            return ledger.preview(scope, run, times * runs, unopened=terms)
+        charge = charge_of(run, times * runs)
         fits = admits(charge, cap_vector(terms.cap_epsilon, terms.delta))
         return Preview(0.0, epsilon_of_charge(charge, terms.delta), terms.cap_epsilon, fits)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.attempts import Attempt, current_attempt, next_attempt
+from pipeline.attempts import Attempt, current_attempt, next_attempt, noise_schedule
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.training_watch import UnitErased, Watch, WatchedLease, journal_end, journal_start
 from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, recompute_epsilon
@@ -80,7 +80,8 @@ def ledger_key(policy_digest: Digest, protect_digest: Digest, use_approval_subje
 def load_units(ctx: StageContext, protect_digest: Digest) -> TrainingData:
     """Read, bound and split. The keys are the dataset's own, so every run on it holds out the same units."""
     from pipeline.read import read_protected
-    from training.data import bounded_records, build_units, split_units
+    from training.config import TrainingConfig
+    from training.data import bounded_records, split_units
 
     manifest = load_manifest(ctx.home, protect_digest)
     _refuse_foreign(ctx, manifest)
@@ -90,14 +91,36 @@ def load_units(ctx: StageContext, protect_digest: Digest) -> TrainingData:
         _records(read_protected(ctx.home, manifest)), policy.privacy_unit.max_records, derive(domain, "contribution bound")
     )
     parts = split_units(grouped, derive(domain, "holdout"), policy.audit.holdout_share)
-    shape = (policy.expectations.labels, policy.recipe.hash_buckets, policy.recipe.max_tokens, policy.privacy_unit.max_records)
-    training, holdout = (build_units(part, *shape) for part in parts)
+    config = TrainingConfig.from_policy(policy, 0.0)
+    training, holdout = (
+        _prepared(ctx, protect_digest, config, name, part) for name, part in zip(("training", "holdout"), parts, strict=True)
+    )
     return TrainingData(training, holdout)
+
+
+def _prepared(
+    ctx: StageContext, protect_digest: Digest, config: TrainingConfig, name: str, part: Mapping[str, list[Record]]
+) -> UnitData:
+    """Encoded, and through the frozen layers; what those gave is kept sealed for the next run."""
+    from pipeline.prefix_cache import PrefixKey, cached
+    from training.recipes import recipe_of
+    from training.recipes.frozen import frozen_part
+
+    recipe = recipe_of(config)
+
+    def compute() -> UnitData:
+        return recipe.prepare(recipe.encode(part, config), config)
+
+    frozen = frozen_part(config)
+    if frozen is None:
+        return compute()
+    return cached(ctx.home, PrefixKey(ctx.policy.dataset, protect_digest, frozen, name), part, compute)
 
 
 def _train(
     ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: SealedCheckpoints, watched: list[Watch]
 ) -> StageOutput:
+    from pipeline.launch import crew_of
     from training.config import TrainingConfig
     from training.trainer import Lease, Unmetered, train_model
 
@@ -124,7 +147,8 @@ def _train(
     _use_cores()
     announce, progress = partial(_announce, ctx, attempt.key), partial(ctx.progress, "train")
     try:
-        outcome = train_model(config, data.training, open_lease, checkpoints, announce, progress, _device())
+        with crew_of(policy.recipe.processes if private else 1) as crew:
+            outcome = train_model(config, data.training, open_lease, checkpoints, announce, progress, _device(), crew)
     except GateClosed:
         for lease in opened:  # it can never finish: what was not leased goes back
             lease.settle()
@@ -240,13 +264,14 @@ def _announce(ctx: StageContext, key: str, commitment: Digest) -> None:
 def _output(ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome, data: TrainingData, key: str) -> StageOutput:
     from safetensors.torch import save
 
-    from training.evaluate import load_model, utility
+    from training.evaluate import load_released
+    from training.recipes import recipe_of
 
-    trace = _trace(ctx.policy, config, outcome, key)
-    found = utility(load_model(outcome.weights, len(config.labels)), data.holdout)
+    trace, recipe = _trace(ctx.policy, config, outcome, key), recipe_of(config)
+    found = recipe.utility(load_released(recipe.build(config), outcome.weights), data.holdout, config)
     outputs = {
         "model": _sealed(ctx, "model", save(outcome.weights), key),
-        "model_config": _plain(ctx, "model_config", _model_config(config)),
+        "model_config": _plain(ctx, "model_config", recipe.describe(config)),
         "trace": _plain(ctx, "trace", trace.to_json()),
         "audit_trace": _sealed(ctx, "audit_trace", _audit_trace(outcome), key),
         "metrics": _plain(ctx, "metrics", _metrics(trace, found)),
@@ -287,6 +312,7 @@ def _trace(policy: Policy, config: TrainingConfig, outcome: TrainingOutcome, key
         ledger_key=key,
         sampler=SAMPLER,
         noise_source=NOISE_SOURCE if private else "none",
+        noise_schedule=noise_schedule(policy) if private else (),
     )
     if not private:
         return claimed
@@ -295,28 +321,17 @@ def _trace(policy: Policy, config: TrainingConfig, outcome: TrainingOutcome, key
     return replace(claimed, epsilon=recompute_epsilon(claimed))
 
 
-def _model_config(config: TrainingConfig) -> dict[str, Json]:
-    return {
-        "model": "text_mlp",
-        "labels": list(config.labels),
-        "hash_buckets": config.hash_buckets,
-        "embedding_width": config.embedding_width,
-        "max_tokens": config.max_tokens,
-        "features": "words and word pairs, lower-cased; characters and character pairs for CJK; digits as one sign; "
-        "placeholders by type; blake2b-64 into 1..hash_buckets-1; 0 pads",
-    }
-
-
 def _metrics(trace: MechanismTrace, found: Utility | None) -> dict[str, Json]:
     utility: dict[str, Json] = {"protection": _UNPROTECTED}
     if found is not None:
-        utility |= {"holdout_accuracy": found.accuracy, "majority_accuracy": found.majority}
+        utility |= {"holdout_accuracy": found.accuracy, "majority_accuracy": found.majority, **found.more}
     return {
         "mechanism": trace.mechanism,
         "steps_charged": trace.steps,
         "steps_in_model": trace.steps_in_model,
         "utility": utility,
-        "unprotected": ["utility.holdout_accuracy", "utility.majority_accuracy"],
+        "unprotected": [f"utility.{name}" for name in utility if name != "protection"]
+        or ["utility.holdout_accuracy", "utility.majority_accuracy"],
         "withheld": ["loss", "gradient norms", "share of clipped units", "batch sizes"],
     }
 

@@ -8,13 +8,16 @@ Loading with the line numbers of a YAML file lives in `privacy.policy_file`.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from privacy.entities import DATE_TYPES, ENTITY_TYPES, SURROGATE_TYPES
+from privacy.policy_base import Part, fault_in
+from privacy.policy_recipe import Recipe as Recipe
+from privacy.policy_training import Compress, Search, Tracking, Value
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,62}$")]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
@@ -24,7 +27,7 @@ SubjectKind = Literal["plain", "id", "email", "phone", "name"]
 ListName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 PublicValue = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True)]
 Example = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-RESERVED_COLUMNS = frozenset({"unit", "record_id", "time", "label", "text", "lang"})
+RESERVED_COLUMNS = frozenset({"unit", "record_id", "time", "label", "text", "lang", "image"})
 
 
 def _entity_type(name: str) -> str:
@@ -39,19 +42,10 @@ def _entity_type(name: str) -> str:
     raise ValueError(f"unknown entity type; {hint}")
 
 
-def fault_in(field: str, message: str) -> PydanticCustomError:
-    """A fault that a whole block shows but one of its fields has to mend; `privacy.policy_file` names that field's line."""
-    return PydanticCustomError("fault_in", "{said}", {"said": message, "field": field})
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
 EntityType = Annotated[str, AfterValidator(_entity_type)]
 
 
-class Limits(_Part):
+class Limits(Part):
     """Bounds on what one source may make the reader do; a hostile file stops at them."""
 
     max_line_bytes: int = Field(1_048_576, ge=64, le=64 * 1_048_576, description="longest line or record, in bytes")
@@ -59,21 +53,30 @@ class Limits(_Part):
     max_records: int = Field(1_000_000, ge=1, description="records per run; the run stops with an error beyond it")
 
 
-class Fields(_Part):
+class Fields(Part):
     """Which field of a record plays which role."""
 
     subject: FieldName = Field(description="identifies the data subject or group that is the privacy unit")
     subject_kind: SubjectKind = Field("plain", description="which spellings of the subject are one unit; see docs/policy.md")
-    text: tuple[FieldName, ...] = Field(min_length=1, description="free text, searched for personal data and learnt from")
+    text: tuple[FieldName, ...] = Field(description="free text, searched for personal data; [] only where there is an image")
     label: FieldName = Field(description="the class to learn; a closed set, see expectations.labels")
     record_id: FieldName | None = Field(None, description="identifies a record; absent: file digest and position are used")
     time: FieldName | None = Field(None, description="when it happened; kept to the day")
     keep: tuple[FieldName, ...] = Field((), description="closed-vocabulary fields carried over; scanned like text")
+    image: FieldName | None = Field(None, description="a picture to learn from; NOT searched for personal data")
 
     @model_validator(mode="after")
     def _one_role_each(self) -> Self:
         seen: set[str] = set()
-        single = (("subject", self.subject), ("label", self.label), ("record_id", self.record_id), ("time", self.time))
+        if not self.text and self.image is None:
+            raise fault_in("text", "source.fields.text names no field; only a source with an image may have none")
+        single = (
+            ("subject", self.subject),
+            ("label", self.label),
+            ("record_id", self.record_id),
+            ("time", self.time),
+            ("image", self.image),
+        )
         lists = [(role, name) for role, names in (("text", self.text), ("keep", self.keep)) for name in names]
         for role, name in [*((role, name) for role, name in single if name), *lists]:
             if name in seen:
@@ -87,7 +90,7 @@ class Fields(_Part):
         return self
 
 
-class Source(_Part):
+class Source(Part):
     """What the raw logs look like."""
 
     format: Literal["jsonl", "csv", "tsv", "parquet", "lines"] = Field(
@@ -111,21 +114,21 @@ class Source(_Part):
         except re.error as error:
             raise fault_in("pattern", f"source.pattern is not a regular expression: {error.msg}") from None
         wanted = {self.fields.subject, self.fields.label, *self.fields.text, *self.fields.keep}
-        wanted |= {n for n in (self.fields.record_id, self.fields.time) if n}
+        wanted |= {n for n in (self.fields.record_id, self.fields.time, self.fields.image) if n}
         missing = sorted(wanted - groups)
         if missing:
             raise fault_in("pattern", f"source.pattern has no group named {missing[0]!r}")
         return self
 
 
-class PrivacyUnit(_Part):
+class PrivacyUnit(Part):
     """Who is protected: the neighbouring relation adds or removes all records of one such unit."""
 
     name: Name = Field(description="what one unit is, e.g. customer or conversation")
     max_records: int = Field(8, ge=1, le=4096, description="contribution bound; more are dropped by a keyed rule")
 
 
-class OwnPattern(_Part):
+class OwnPattern(Part):
     """A pattern of the policy, checked against its examples when the policy loads."""
 
     entity: EntityType = Field(description="the type of what it finds")
@@ -144,7 +147,7 @@ class OwnPattern(_Part):
         return self
 
 
-class Pii(_Part):
+class Pii(Part):
     """Which personal data is looked for, and what happens to each type found."""
 
     default: Treatment = Field("redact", description="treatment of entity types not listed")
@@ -210,7 +213,7 @@ class Pii(_Part):
         return self
 
 
-class Expectations(_Part):
+class Expectations(Part):
     """What must hold for the protected dataset before anybody may ask to train on it."""
 
     labels: tuple[str, ...] = Field(min_length=2, description="the declared label set; public, never learnt from the data")
@@ -221,11 +224,14 @@ class Expectations(_Part):
         0.0, ge=0.0, le=1.0, description="share of records in which the second scan may still find personal data"
     )
 
-    max_miss_bound: float = Field(
-        1.0, ge=0.0, le=1.0, description="highest upper bound (95 %) on the share of planted values that detection misses"
+    max_miss_bound: float | None = Field(
+        None,
+        ge=0.0,
+        le=1.0,
+        description="highest upper bound (95 %) on the share of planted values that detection misses; 1 reports only",
     )
-    max_second_look_rate: float = Field(
-        1.0, ge=0.0, le=1.0, description="share of sampled texts in which another model may still see a name"
+    max_second_look_rate: float | None = Field(
+        None, ge=0.0, le=1.0, description="share of sampled texts in which another model may still see a name; 1 reports only"
     )
 
     @field_validator("labels")
@@ -236,24 +242,7 @@ class Expectations(_Part):
         return value
 
 
-class Recipe(_Part):
-    """How the model is trained. Everything here is public."""
-
-    model: Literal["text_mlp"] = Field("text_mlp", description="hashed words, mean embedding, one hidden layer")
-    mechanism: Literal["dp_sgd", "non_private"] = Field(
-        "dp_sgd", description="non_private exists to show a refusal; no gate ever lets it leave"
-    )
-    steps: int = Field(120, ge=1, le=100_000, description="optimizer steps; each is one Poisson batch of units")
-    clipping_norm: float = Field(1.0, gt=0, le=1000, description="bound on the L2 norm of one unit's gradient")
-    learning_rate: float = Field(0.02, gt=0, le=100, description="of the optimizer")
-    optimizer: Literal["sgd", "adam"] = Field("adam", description="what makes a step of the noisy gradient")
-    hash_buckets: int = Field(4096, ge=64, le=1_048_576, description="size of the hashed vocabulary (public, not fitted)")
-    embedding_width: int = Field(32, ge=2, le=1024, description="numbers per entry of the hashed vocabulary")
-    max_tokens: int = Field(48, ge=4, le=4096, description="tokens of a record that the model reads")
-    init_seed: int = Field(1, ge=0, description="seed of the initial weights only; never of sampling or noise")
-
-
-class Budget(_Part):
+class Budget(Part):
     """The privacy budget, from public constants only: nothing here is computed from the dataset."""
 
     epsilon: float = Field(gt=0, le=100, description="what this run may spend, per privacy unit")
@@ -277,7 +266,7 @@ class Budget(_Part):
         return self.expected_batch_size / self.population
 
 
-class Audit(_Part):
+class Audit(Part):
     """What the audits must show. Registered here, before training, so that no bound is picked afterwards."""
 
     canaries: int = Field(200, ge=20, le=20_000, description="Dirac canaries; about half take part, by secret coins")
@@ -289,7 +278,7 @@ class Audit(_Part):
     max_output_leaks: int = Field(0, ge=0, description="seeded secrets that may survive output redaction")
 
 
-class Gate(_Part):
+class Gate(Part):
     """Who must sign. Separation of duties is not an option: the requester and a second vote never count."""
 
     quorum: dict[RoleName, int] = Field(min_length=1, description="signatures needed, role by role")
@@ -304,7 +293,7 @@ class Gate(_Part):
         return value
 
 
-class Approvals(_Part):
+class Approvals(Part):
     """The two gates."""
 
     requested_by: Name = Field(description="identity that asks when nobody triggered the run by hand")
@@ -312,7 +301,7 @@ class Approvals(_Part):
     release: Gate = Field(description="before the model leaves, over its whole evidence")
 
 
-class Retention(_Part):
+class Retention(Part):
     """How long things live, in days; `privet retention` acts on it. Raw batches are destroyed once protect has committed."""
 
     vault_days: int = Field(90, ge=1, le=36_500, description="sealed originals")
@@ -328,7 +317,7 @@ class Retention(_Part):
     )
 
 
-class Policy(_Part):
+class Policy(Part):
     """One policy, one pipeline, one DAG. The digest of this model is in every piece of evidence."""
 
     version: Literal[1] = Field(description="layout of this file")
@@ -344,10 +333,50 @@ class Policy(_Part):
     pii: Pii = Field(Pii(), description="what happens to each type of personal data found")
     expectations: Expectations = Field(description="what must hold before anybody may ask to train")
     recipe: Recipe = Field(Recipe(), description="how the model is trained")
+    search: Search | None = Field(None, description="hyper-parameter search (`privet search`)")
+    compress: Compress | None = Field(None, description="how the trained model is made smaller (`privet compress`)")
+    tracking: Tracking = Field(Tracking(), description="where aggregates are written while training runs")
     budget: Budget = Field(description="the privacy budget, from public constants only")
     audit: Audit = Field(Audit(), description="what the audits must show, registered before training")
     approvals: Approvals = Field(description="who must sign at the two gates")
     retention: Retention = Field(Retention(), description="how long things live, in days")
+
+    @model_validator(mode="after")
+    def _recipe_fits(self) -> Self:
+        if (self.source.fields.image is None) == (self.recipe.model == "image_cnn"):
+            raise fault_in("source", "source.fields.image goes with recipe.model image_cnn, and no other learns from images")
+        if self.recipe.catalogue is not None and set(self.recipe.catalogue) != set(self.expectations.labels):
+            raise fault_in("recipe", "recipe.catalogue must hold a text for each label of expectations.labels, and no other")
+        if not set(self.recipe.answers) <= set(self.expectations.labels):
+            raise fault_in("recipe", "recipe.answers holds a label that is none of expectations.labels")
+        parts = self.recipe.label_separator
+        if parts is not None and any(label.count(parts) != 1 or label in ("", parts) for label in self.expectations.labels):
+            raise fault_in("recipe", "recipe.label_separator must stand once in every label of expectations.labels")
+        return self
+
+    @model_validator(mode="after")
+    def _search_fits(self) -> Self:
+        if self.search is None:
+            return self
+        if (self.search.epsilon or 0.0) > self.budget.cap_epsilon:
+            raise fault_in("search", "search.epsilon is above budget.cap_epsilon: this search could never run")
+        try:
+            for corner in self.search.corners():
+                self.tried(corner)
+        except ValidationError as error:
+            said = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise fault_in("search", f"search.space holds settings that no policy may have: {said}") from None
+        return self
+
+    def tried(self, settings: Mapping[str, Value]) -> Policy:
+        """This policy with the settings of one trial in place, and no search. Raises ValidationError where they contradict."""
+        recipe = {k: v for k, v in settings.items() if k in Recipe.model_fields}
+        budget = {k: v for k, v in settings.items() if k in Budget.model_fields}
+        parts: dict[str, object] = {
+            "recipe": Recipe.model_validate({**self.recipe.model_dump(), **recipe}),
+            "budget": Budget.model_validate({**self.budget.model_dump(), **budget}),
+        }
+        return self.model_copy(update={**parts, "search": None})
 
     def canonical(self) -> dict[str, object]:
         """Plain JSON value; its digest is the policy digest."""

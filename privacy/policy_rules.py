@@ -56,7 +56,7 @@ def denied_values(policy: Policy, read: ReadList, key: bytes) -> tuple[dict[str,
             raise PolicyError(
                 "E-DETECT-010",
                 f"the sealed list {name} of pii.deny is not there, is empty, or all lists hold over {_MOST_VALUES} values",
-                f"Seal one value a line: privet secrets set {name} --kind config --file FILE",
+                f"Seal one value a line: privet secrets set {name} --kind list --file FILE",
             )
         values |= dict.fromkeys(lines, entity)
     if not values:

@@ -22,7 +22,7 @@ from privacy.errors import IntegrityError
 from privacy.noise import BoolArray
 from training.canaries import CanaryCoins
 from training.config import TrainingConfig
-from training.models.text_mlp import TextMlp
+from training.models.base import CanaryCarrier
 
 _VERSION = 1
 
@@ -42,18 +42,23 @@ class TrainingState:
     def fresh(cls, coins: CanaryCoins) -> TrainingState:
         return cls(coins)
 
-    def restore(self, model: TextMlp, optimizer: torch.optim.Optimizer) -> None:
-        """Put saved weights and optimizer state, if any, into place."""
+    def restore(self, carrier: CanaryCarrier, optimizer: torch.optim.Optimizer) -> None:
+        """Put saved weights and optimizer state, if any, into place. Frozen weights are public and never saved."""
         if self.weights:
-            model.load_state_dict(dict(self.weights))
+            own = _trainable(carrier)
+            if {n: p.shape for n, p in own.items()} != {n: t.shape for n, t in self.weights.items()}:
+                raise _misfit()
+            with torch.no_grad():
+                for name, tensor in self.weights.items():
+                    own[name].copy_(tensor)
         if self.moments:
             described = optimizer.state_dict()
             described["state"] = _nested(self.moments)
             optimizer.load_state_dict(described)
 
 
-def pack(state: TrainingState, model: TextMlp | None, optimizer: torch.optim.Optimizer | None) -> bytes:
-    """Bytes to seal; model and optimizer are None before the first step."""
+def pack(state: TrainingState, carrier: CanaryCarrier | None, optimizer: torch.optim.Optimizer | None) -> bytes:
+    """Bytes to seal; carrier and optimizer are None before the first step."""
     tensors: dict[str, Tensor] = {
         "secret/coins": torch.from_numpy(state.coins.coins.astype(np.uint8)),
         "secret/salt": torch.tensor(list(state.coins.salt), dtype=torch.uint8),
@@ -62,8 +67,8 @@ def pack(state: TrainingState, model: TextMlp | None, optimizer: torch.optim.Opt
     if state.gradients:
         tensors["secret/gradients"] = torch.from_numpy(np.stack(state.gradients))
         tensors["secret/members"] = torch.from_numpy(np.stack(state.members).astype(np.uint8))
-    if model is not None:
-        tensors |= {f"model/{name}": t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    if carrier is not None:
+        tensors |= {f"model/{name}": p.detach().cpu().contiguous() for name, p in _trainable(carrier).items()}
     if optimizer is not None:
         for index, entry in optimizer.state_dict()["state"].items():
             for name, value in entry.items():
@@ -86,11 +91,7 @@ def unpack(data: bytes, config: TrainingConfig, units: int) -> TrainingState:
     except (SafetensorError, KeyError, ValueError, IndexError):
         fits = False
     if not fits:
-        raise IntegrityError(
-            "E-TRAIN-021",
-            "the checkpoint of this run does not fit its configuration or its data",
-            "Change the policy, run ingest again and ask for a new use approval; what was leased stays charged",
-        )
+        raise _misfit()
     state.weights = _under("model/", tensors)
     state.moments = _under("optimizer/", tensors)
     return state
@@ -106,6 +107,18 @@ def saw_units_that_are_gone(data: bytes, config: TrainingConfig, units: int) -> 
     except SafetensorError:
         return False
     return members is not None and members.ndim == 2 and members.shape[1] > units + config.canaries
+
+
+def _misfit() -> IntegrityError:
+    return IntegrityError(
+        "E-TRAIN-021",
+        "the checkpoint of this run does not fit its configuration or its data",
+        "Change the policy, run ingest again and ask for a new use approval; what was leased stays charged",
+    )
+
+
+def _trainable(carrier: CanaryCarrier) -> dict[str, torch.nn.Parameter]:
+    return {name: p for name, p in carrier.named_parameters() if p.requires_grad}
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

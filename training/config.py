@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from privacy.policy import Policy
+from privacy.noise_schedule import factor_at, schedule_of
+from privacy.policy import Policy, Recipe
 
 CANARY_GAIN = 100.0  # gradient norm of a canary over the clipping norm; far above 1, so that clipping is exercised
 LEASE_STEPS = 20
@@ -13,23 +14,15 @@ LEASE_STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Shapes, optimisation and mechanism. `sampling_probability` and `divisor` are public constants of the policy.
+    """The policy's recipe and mechanism. `sampling_probability` and `divisor` are public constants of the policy.
 
     divisor: the noisy sum of a step is divided by this many units, whatever the batch held.
     noise_multiplier: standard deviation of the noise over the clipping norm; 0 only for mechanism non_private.
     """
 
+    recipe: Recipe
     labels: tuple[str, ...]
-    hash_buckets: int
-    embedding_width: int
-    max_tokens: int
     max_records: int
-    steps: int
-    learning_rate: float
-    optimizer: Literal["sgd", "adam"]
-    init_seed: int
-    mechanism: Literal["dp_sgd", "non_private"]
-    clipping_norm: float
     noise_multiplier: float
     sampling_probability: float
     divisor: int
@@ -37,24 +30,31 @@ class TrainingConfig:
 
     @classmethod
     def from_policy(cls, policy: Policy, noise_multiplier: float) -> TrainingConfig:
-        recipe, budget = policy.recipe, policy.budget
         return cls(
+            recipe=policy.recipe,
             labels=policy.expectations.labels,
-            hash_buckets=recipe.hash_buckets,
-            embedding_width=recipe.embedding_width,
-            max_tokens=recipe.max_tokens,
             max_records=policy.privacy_unit.max_records,
-            steps=recipe.steps,
-            learning_rate=recipe.learning_rate,
-            optimizer=recipe.optimizer,
-            init_seed=recipe.init_seed,
-            mechanism=recipe.mechanism,
-            clipping_norm=recipe.clipping_norm,
             noise_multiplier=noise_multiplier,
-            sampling_probability=budget.sampling_probability,
-            divisor=budget.expected_batch_size,
+            sampling_probability=policy.budget.sampling_probability,
+            divisor=policy.budget.expected_batch_size,
             canaries=policy.audit.canaries,
         )
+
+    @property
+    def steps(self) -> int:
+        return self.recipe.steps
+
+    @property
+    def mechanism(self) -> Literal["dp_sgd", "non_private"]:
+        return self.recipe.mechanism
+
+    @property
+    def clipping_norm(self) -> float:
+        return self.recipe.clipping_norm
+
+    def noise_multiplier_at(self, step: int) -> float:
+        """Of step `step` of the model, counted from 0; noise_multiplier is the base that a noise schedule multiplies."""
+        return self.noise_multiplier * factor_at(schedule_of(self.recipe.noise_schedule, self.steps), step)
 
     @property
     def lease_steps(self) -> int:

@@ -10,11 +10,14 @@ import hashlib
 import hmac
 import itertools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from privacy.errors import DataError
 
@@ -28,24 +31,74 @@ _PIECE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One de-identified record. `unit` is the keyed pseudonym of the privacy unit."""
+    """One de-identified record. `unit` is the keyed pseudonym of the privacy unit; `image` is grey pixels, row by row."""
 
     unit: str
     record_id: str
     text: str
     label: str
+    image: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class UnitData:
-    """Privacy units as arrays. tokens: int32 [units, max_records, max_tokens], 0 pads; labels: int64 [units, max_records]."""
+    """Privacy units as arrays; the first two axes of every array are [units, max_records].
+
+    inputs: by name, e.g. tokens int32 [units, max_records, max_tokens], where 0 pads. labels: int64 [units, max_records],
+    IGNORED where a unit has no record; a unit's records come first. ragged: the inputs whose third axis is a sequence that
+    zeros pad at its end; the first of them (tokens, or a mask) tells how long it is.
+    """
 
     units: tuple[str, ...]
-    tokens: npt.NDArray[np.int32]
+    inputs: Mapping[str, npt.NDArray[Any]]
     labels: npt.NDArray[np.int64]
+    ragged: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = self.labels.shape
+        if len(shape) != 2 or shape[0] != len(self.units) or any(array.shape[:2] != shape for array in self.inputs.values()):
+            raise ValueError("inputs and labels must share their first two axes, units and records")
 
     def __len__(self) -> int:
         return len(self.units)
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """bool [units, max_records]: where there is a record."""
+        found: npt.NDArray[np.bool_] = self.labels != IGNORED
+        return found
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """int64 [units, max_records]: of the ragged sequences; 1 for a record without any, 0 where there is no record."""
+        if not self.ragged:
+            return self.present.astype(np.int64)
+        first = self.inputs[self.ragged[0]]
+        filled = (first != 0).reshape(*first.shape[:3], -1).any(-1)
+        ends: npt.NDArray[np.int64] = np.where(filled.any(-1), filled.shape[2] - filled[:, :, ::-1].argmax(-1), 0)
+        return np.maximum(ends, self.present.astype(np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class UnitBatch:
+    """One physical batch, as a model gets it: trimmed to the longest unit and record in it.
+
+    inputs: tensors [units, records, ...]. labels: int64 [units, records]. cid: int64 [units], the canary of a unit, or the
+    number of canaries for none.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    cid: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cid)
+
+    def to(self, device: torch.device | str) -> UnitBatch:
+        return UnitBatch({n: t.to(device) for n, t in self.inputs.items()}, self.labels.to(device), self.cid.to(device))
+
+    def part(self, units: slice | Tensor) -> UnitBatch:
+        return UnitBatch({n: t[units] for n, t in self.inputs.items()}, self.labels[units], self.cid[units])
 
 
 def features(text: str) -> list[str]:
@@ -53,28 +106,38 @@ def features(text: str) -> list[str]:
 
     Single pieces come first, pairs after, so that a short limit keeps the words.
     """
-    singles: list[str] = []
     pairs: list[str] = []
     previous = ""
-    for match in _PIECE.finditer(text):
-        placeholder, cjk, digits, word = match.groups()
+    for cjk, piece in _pieces(text):
         if cjk:
-            singles.extend(cjk)
             pairs.extend(a + b for a, b in itertools.pairwise(cjk))
-            previous = ""
-            continue
-        piece = f"<{placeholder.lower()}>" if placeholder else "#" if digits else word.lower()
-        singles.append(piece)
-        if previous:
+        elif previous:
             pairs.append(f"{previous} {piece}")
         previous = piece
-    return singles + pairs
+    return words(text) + pairs
+
+
+def words(text: str) -> list[str]:
+    """The single pieces of `features`, in the order of the text."""
+    return [sign for cjk, piece in _pieces(text) for sign in (cjk or (piece,))]
+
+
+def _pieces(text: str) -> Iterator[tuple[str, str]]:
+    """(run of CJK characters, "") or ("", word, placeholder or sign for digits)."""
+    for match in _PIECE.finditer(text):
+        placeholder, cjk, digits, word = match.groups()
+        yield cjk or "", "" if cjk else f"<{placeholder.lower()}>" if placeholder else "#" if digits else word.lower()
 
 
 def token_ids(text: str, hash_buckets: int, max_tokens: int) -> list[int]:
-    """At most `max_tokens` ids in [1, hash_buckets); the hash is public and unkeyed, so a released model can be used."""
+    """Those of the first `max_tokens` features."""
+    return hashed(features(text)[:max_tokens], hash_buckets)
+
+
+def hashed(pieces: Iterable[str], hash_buckets: int) -> list[int]:
+    """Ids in [1, hash_buckets); the hash is public and unkeyed, so a released model can be used."""
     found = []
-    for feature in features(text)[:max_tokens]:
+    for feature in pieces:
         value = int.from_bytes(hashlib.blake2b(feature.encode("utf-8", "replace"), digest_size=8).digest(), "big")
         found.append(1 + value % (hash_buckets - 1))
     return found
@@ -97,12 +160,21 @@ def bounded_records(records: Iterable[Record], max_records: int, key: bytes) -> 
 
 
 def build_units(
-    grouped: dict[str, list[Record]], labels: Sequence[str], hash_buckets: int, max_tokens: int, max_records: int
+    grouped: Mapping[str, Sequence[Record]],
+    labels: Sequence[str],
+    max_records: int,
+    encode: Callable[[Record], Mapping[str, npt.NDArray[Any]]],
+    shapes: Mapping[str, tuple[tuple[int, ...], type[np.generic]]],
+    ragged: tuple[str, ...] = (),
 ) -> UnitData:
-    """Arrays of the units, in order of their pseudonym. Raises DataError E-TRAIN-010 on an undeclared label."""
+    """Arrays of the units, in order of their pseudonym. Raises DataError E-TRAIN-010 on an undeclared label.
+
+    encode: a public function of one record, giving arrays no larger than `shapes` says (shape and dtype by name); the rest
+    of each place stays 0.
+    """
     index = {label: position for position, label in enumerate(labels)}
     units = tuple(sorted(grouped))
-    tokens = np.zeros((len(units), max_records, max_tokens), dtype=np.int32)
+    inputs = {name: np.zeros((len(units), max_records, *shape), dtype=kind) for name, (shape, kind) in shapes.items()}
     targets = np.full((len(units), max_records), IGNORED, dtype=np.int64)
     for row, unit in enumerate(units):
         for column, record in enumerate(grouped[unit][:max_records]):
@@ -112,10 +184,10 @@ def build_units(
                     "a protected record carries a label outside expectations.labels",
                     "Declare the label in the policy, or correct it in the source; labels are never learnt from data",
                 )
-            ids = token_ids(record.text, hash_buckets, max_tokens)
-            tokens[row, column, : len(ids)] = ids
             targets[row, column] = index[record.label]
-    return UnitData(units, tokens, targets)
+            for name, value in encode(record).items():
+                inputs[name][(row, column, *(slice(size) for size in value.shape))] = value
+    return UnitData(units, inputs, targets, ragged)
 
 
 def split_units(

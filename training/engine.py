@@ -1,33 +1,36 @@
 """One object owns sampler, clipping, noise, divisor and the record of what it did: they can't be set apart from each other.
 
 Guarantee of `PrivateEngine`: a step samples every unit independently with the public probability, clips each unit's whole
-gradient to the clipping norm (norms in float64), adds Gaussian noise of noise_multiplier * clipping_norm under a secret key and
-divides by the public divisor; a batch without units still takes a noise-only step; a unit whose gradient is not finite
-contributes zero. Steps run only under a lease (`training.trainer`).
-Assumption: the model's layers are those that `training.preflight` has checked against brute force.
+gradient to the clipping norm, adds Gaussian noise of noise_multiplier * clipping_norm once, under a secret key, and divides
+by the public divisor; a batch without units still takes a noise-only step; a unit whose gradient is not finite contributes
+zero. Steps run only under a lease (`training.trainer`). A self-check compares two units with brute force at the first step
+and regularly after it.
+Assumption: a unit's loss depends on that unit alone (`training.models.base`, held by `training.preflight`).
 Not covered: timing. How long a step takes depends on the size of its secret batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
-from opacus import GradSampleModule
 from opacus.optimizers import DPOptimizer
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from privacy.errors import EnvironmentFault
 from privacy.noise import BoolArray, Float32Array, GaussianNoise, SecretCoins
+from training.batching import Sizes, physical_batches
 from training.config import CANARY_GAIN, TrainingConfig
-from training.data import IGNORED, UnitData
-from training.models.text_mlp import TextMlp
+from training.data import IGNORED, UnitBatch, UnitData
+from training.distributed import Crew, LeaderCrew, SoloCrew
+from training.gradients import GradientMethod, make_method
+from training.models.base import CanaryCarrier
+from training.optimizers import make_optimizer
+from training.recipes import recipe_of
+from training.selfcheck import check
 
-_MICRO_BATCH_BYTES = 256 * 2**20  # of per-unit gradients held at once
-_ROUNDING = 1 - 2.0**-20  # margin of a clip factor: float32 rounds by up to 2^-24, which must not lift a unit over the norm
+SELF_CHECK_STEPS = 100  # a self-check at step 0 of each attempt and every so many steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,29 +46,26 @@ class StepRecord:
     non_finite_units: int
 
 
-def unit_losses(logits: Tensor, canary: Tensor, labels: Tensor, cid: Tensor, canaries: int, gain: float) -> Tensor:
-    """float32 [units]: mean cross entropy over a unit's records, plus gain * canary coordinate for a canary unit."""
-    per_record = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED)
-    present = (labels != IGNORED).to(logits.dtype)
-    text = (per_record.view_as(present) * present).sum(1) / present.sum(1).clamp(min=1.0)
-    return text + gain * canary * (cid < canaries).to(logits.dtype)
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """How much of a logical batch is worked on at once; found by the preflight, or set by the policy. It changes no result."""
+
+    method: str = "tape"
+    units: int = 256
+    cells: int = 1 << 20
 
 
-def make_model(config: TrainingConfig) -> TextMlp:
-    """Initial weights from the public seed, independent of the global generator's state and of the number of canaries."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.init_seed)
-        return TextMlp(len(config.labels), config.hash_buckets, config.embedding_width, config.canaries)
-
-
-def make_optimizer(config: TrainingConfig, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(parameters, lr=config.learning_rate)
-    return torch.optim.Adam(parameters, lr=config.learning_rate)
+def make_carrier(config: TrainingConfig) -> CanaryCarrier:
+    """The recipe's model with its initial weights, independent of the number of canaries, which it carries besides."""
+    precision = torch.bfloat16 if config.recipe.precision == "bfloat16" else None
+    return CanaryCarrier(recipe_of(config).build(config), config.canaries, CANARY_GAIN * config.clipping_norm, precision)
 
 
 class SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
-    """Opacus clipping with our noise: Opacus 1.6 has no cryptographic generator that runs on this torch."""
+    """Opacus' optimizer around any torch one, with our clipped sums and noise.
+
+    Opacus 1.6 has no cryptographic generator that runs on this torch; its own clipping would need whole per-unit gradients.
+    """
 
     def __init__(self, optimizer: torch.optim.Optimizer, config: TrainingConfig, noise: GaussianNoise) -> None:
         super().__init__(
@@ -79,79 +79,85 @@ class SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
         self.step_number = 0
 
     def clip_and_accumulate(self) -> None:
-        """Clipped sum into p.summed_grad, by norms in float64.
-
-        A float32 norm loses small entries beside a large partial sum (a relative 1e-4 at the default size), so Opacus'
-        own factor would let such a unit exceed the clipping norm by as much.
-        """
-        squares = [torch.linalg.vector_norm(g.flatten(1), dim=1, dtype=torch.float64).square() for g in self.grad_samples]
-        norms = torch.stack(squares, dim=1).sum(1).sqrt()
-        factors = (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0) * _ROUNDING
-        for parameter in self.params:
-            clipped = torch.einsum("i,i...", factors.to(parameter.dtype), parameter.grad_sample)
-            parameter.summed_grad = clipped if parameter.summed_grad is None else parameter.summed_grad + clipped
+        raise RuntimeError("clipping belongs to the gradient method of the engine")
 
     def add_noise(self) -> None:
-        """Sum of clipped gradients plus noise, into p.grad."""
+        """Sum of clipped gradients plus noise, into p.grad, in float32."""
         sizes = [p.numel() for p in self.params]
         drawn = torch.from_numpy(self.noise.draw(self.step_number, sum(sizes)))
         scale = self.noise_multiplier * self.max_grad_norm
         for parameter, part in zip(self.params, torch.split(drawn, sizes), strict=True):
-            shaped = part.view_as(parameter).to(parameter.device)
-            parameter.grad = parameter.summed_grad.view_as(parameter) + scale * shaped
+            noisy = parameter.summed_grad.view_as(parameter) + scale * part.view_as(parameter).to(parameter.device)
+            parameter.grad = noisy.to(parameter.dtype)
 
 
 class Engine:
     """What both mechanisms share: the slots, the Poisson sampler and the record of the canary coordinates."""
 
     def __init__(
-        self, model: TextMlp, config: TrainingConfig, data: UnitData, coins: BoolArray, sampler: SecretCoins | None = None
+        self,
+        carrier: CanaryCarrier,
+        config: TrainingConfig,
+        data: UnitData,
+        coins: BoolArray,
+        sampler: SecretCoins | None = None,
+        memory: Memory = Memory(),
     ) -> None:
-        """coins: bool [canaries], which canaries are in. `sampler` is handed in by tests only."""
-        if model.canaries != len(coins):
+        """data: prepared. coins: bool [canaries], which canaries are in. `sampler` is handed in by tests only."""
+        if carrier.canaries != len(coins):
             raise ValueError("the model has another number of canaries than coins were tossed for")
-        self.model, self.config = model, config
-        self.device = next(model.parameters()).device
-        self.tokens = torch.from_numpy(data.tokens)
-        self.labels = torch.from_numpy(data.labels)
+        self.carrier, self.config, self.data, self.memory = carrier, config, data, memory
+        self.device = carrier.canary.weight.device
         self.units, self.slots = len(data), len(data) + len(coins)
         self.coins = coins
-        self._sampler = sampler or SecretCoins()
-
-    def sample(self, number: int) -> BoolArray:
-        """Independent coins for every slot; `number` is the step, which the law must not depend on."""
-        return self._sampler.bernoulli(self.slots, self.config.sampling_probability)
-
-    def batch(self, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-        """tokens, labels, cid of the slots `rows`; a canary that is out is an empty unit without a canary."""
-        canaries = self.model.canaries
-        is_unit = torch.from_numpy(rows < self.units)
-        tokens = torch.zeros((len(rows), *self.tokens.shape[1:]), dtype=torch.int64)
-        labels = torch.full((len(rows), self.labels.shape[1]), IGNORED, dtype=torch.int64)
-        real = torch.from_numpy(rows[rows < self.units])
-        tokens[is_unit], labels[is_unit] = self.tokens[real].long(), self.labels[real]
-        numbers = np.full(len(rows), canaries, dtype=np.int64)
-        which = rows[rows >= self.units] - self.units
-        numbers[rows >= self.units] = np.where(self.coins[which], which, canaries)
-        return tokens.to(self.device), labels.to(self.device), torch.from_numpy(numbers).to(self.device)
-
-    def losses(self, module: nn.Module, rows: np.ndarray) -> Tensor:
-        tokens, labels, cid = self.batch(rows)
-        logits, canary = module(tokens, cid)
-        return unit_losses(logits, canary, labels, cid, self.model.canaries, CANARY_GAIN * self.config.clipping_norm)
-
-    def _canary_gradient(self) -> Float32Array:
-        gradient = self.model.canary.weight.grad
-        assert gradient is not None
-        column = gradient[: self.model.canaries, 0].detach().to("cpu", torch.float32, copy=True)
-        return column.numpy() * np.float32(self.config.divisor)
-
-    def step(self, number: int) -> StepRecord:
-        raise NotImplementedError
+        self.sizes = Sizes.of(data, len(coins))
+        self.sampler = sampler or SecretCoins()
+        carrier.train()
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         raise NotImplementedError
+
+    def begin(self) -> None:
+        """After the carrier and the optimizer got their state; see `training.sharded`, which keeps both in parts."""
+
+    def collect(self) -> None:
+        """Before anybody looks at the carrier's weights or the optimizer's state."""
+
+    def step(self, number: int) -> StepRecord:
+        raise NotImplementedError
+
+    def sample(self, number: int) -> BoolArray:
+        """Independent coins for every slot; `number` is the step, which the law must not depend on."""
+        return self.sampler.bernoulli(self.slots, self.config.sampling_probability)
+
+    def batch(self, rows: np.ndarray) -> UnitBatch:
+        """The slots `rows`, trimmed; a canary is a unit without records, and one that is out has no canary either."""
+        real = rows < self.units
+        records = int(self.sizes.records[rows].max(initial=1))
+        length = int(self.sizes.lengths[rows].max(initial=1))
+        labels = np.full((len(rows), records), IGNORED, dtype=np.int64)
+        labels[real] = self.data.labels[rows[real], :records]
+        inputs = {}
+        for name, array in self.data.inputs.items():
+            taken = array[:, :records, :length] if name in self.data.ragged else array[:, :records]
+            filled = np.zeros((len(rows), *taken.shape[1:]), dtype=array.dtype)
+            filled[real] = taken[rows[real]]
+            inputs[name] = torch.from_numpy(filled)
+        numbers = np.full(len(rows), len(self.coins), dtype=np.int64)
+        which = rows[~real] - self.units
+        numbers[~real] = np.where(self.coins[which], which, len(self.coins))
+        return UnitBatch(inputs, torch.from_numpy(labels), torch.from_numpy(numbers)).to(self.device)
+
+    def parts(self, rows: np.ndarray) -> list[np.ndarray]:
+        """The physical batches of one logical batch."""
+        return physical_batches(rows, self.sizes, self.memory.units, self.memory.cells)
+
+    def _canary_gradient(self) -> Float32Array:
+        gradient = self.carrier.canary.weight.grad
+        assert gradient is not None
+        column = gradient[: len(self.coins), 0].detach().to("cpu", torch.float32, copy=True)
+        return column.numpy() * np.float32(self.config.divisor)
 
 
 class PrivateEngine(Engine):
@@ -159,19 +165,22 @@ class PrivateEngine(Engine):
 
     def __init__(
         self,
-        model: TextMlp,
+        carrier: CanaryCarrier,
         config: TrainingConfig,
         data: UnitData,
         coins: BoolArray,
         sampler: SecretCoins | None = None,
+        memory: Memory = Memory(),
         noise: GaussianNoise | None = None,
+        crew: Crew | None = None,
     ) -> None:
-        super().__init__(model, config, data, coins, sampler)
-        self.module = GradSampleModule(model, batch_first=True, loss_reduction="sum", strict=True)
-        inner = make_optimizer(config, iter(list(model.parameters())))
-        self.private = SecretNoiseOptimizer(inner, config, noise or GaussianNoise())
-        unit_bytes = 4 * sum(p.numel() for p in model.parameters())
-        self.micro_batch = max(1, _MICRO_BATCH_BYTES // unit_bytes)
+        super().__init__(carrier, config, data, coins, sampler, memory)
+        self.method: GradientMethod = make_method(memory.method, carrier, config.clipping_norm)
+        named = [(name, p) for name, p in carrier.named_parameters() if p.requires_grad]
+        self.private = SecretNoiseOptimizer(make_optimizer(config, named), config, noise or GaussianNoise())
+        self._steps_here = 0
+        self.crew = crew or SoloCrew()
+        self.crew.enter(carrier, self.method, config)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -180,61 +189,72 @@ class PrivateEngine(Engine):
 
     def step(self, number: int) -> StepRecord:
         members = self.sample(number)
+        rows = np.flatnonzero(members)
+        if self._steps_here % SELF_CHECK_STEPS == 0:
+            self._self_check(rows)
+        self._steps_here += 1
         self.private.step_number = number
-        self.private.zero_grad()
-        bad = self.accumulate(np.flatnonzero(members))
+        self.private.noise_multiplier = self.noise_multiplier_at(number)
+        self.clear()
+        bad = self.accumulate(rows)
         self.private.add_noise()
-        self.divide(int(members.sum()))
+        self.divide(len(rows))
         gradient = self._canary_gradient()
         self.optimizer.step()
-        self.private.zero_grad()
+        self.clear()
         return StepRecord(gradient, members, bad)
 
+    def noise_multiplier_at(self, number: int) -> float:
+        return self.config.noise_multiplier_at(number)
+
+    def clear(self) -> None:
+        """The sums start at zero, so that a batch without units leaves noise alone."""
+        for parameter in self.method.parameters:
+            parameter.grad = None
+            parameter.summed_grad = torch.zeros_like(parameter, dtype=torch.float32)  # type: ignore[attr-defined]
+
     def accumulate(self, rows: np.ndarray) -> int:
-        """Clipped sum of the units `rows` into p.summed_grad, a memory-bounded part at a time; returns units zeroed."""
-        bad = 0
-        if len(rows) == 0:
-            self._clip(0)
-        for start in range(0, len(rows), self.micro_batch):
-            part = rows[start : start + self.micro_batch]
-            self.losses(self.module, part).sum().backward()  # type: ignore[no-untyped-call]
-            bad += self._clip(len(part))
-        return bad
+        """Clipped sum of the units `rows` into p.summed_grad, a memory-bounded part at a time; returns units zeroed.
 
-    def _clip(self, units: int) -> int:
-        """Clip the per-unit gradients at hand and add them to the sums; the embedding's rows go where they belong."""
-        table: Any = self.model.embedding.weight
-        touched = self.model.embedding.touched if units else torch.zeros(1, dtype=torch.int64)
-        if units == 0:
-            for parameter in self.private.params:  # Opacus gives an embedding one row for an empty batch, a Linear none
-                shape = (1, *table.shape[1:]) if parameter is table else parameter.shape
-                parameter.grad_sample = torch.zeros((0, *shape), device=parameter.device)
-        bad = zero_non_finite(self.private.params)
-        whole = torch.zeros_like(table) if table.summed_grad is None else table.summed_grad
-        table.summed_grad = None
-        self.clip_gradients()
-        table.summed_grad = whole.index_add_(0, touched.to(table.device), table.summed_grad)
-        for parameter in self.private.params:
-            parameter.grad_sample = None
-        return bad
-
-    def clip_gradients(self) -> None:
-        self.private.clip_and_accumulate()
+        When memory runs out, the whole sum starts again with smaller parts: a part that was half added must not count twice.
+        """
+        while True:
+            try:
+                return self.crew.accumulate(self.method, (self.batch(part) for part in self.parts(rows)))
+            except torch.OutOfMemoryError:
+                if self.memory.units <= 1:
+                    raise _no_memory() from None
+                self.memory = Memory(self.memory.method, self.memory.units // 2, self.memory.cells // 2)
+            self.clear()
+            torch.cuda.empty_cache()
 
     def divide(self, batch_units: int) -> None:
         """By the public divisor; `batch_units` is secret and must not matter."""
-        for parameter in self.private.params:
+        for parameter in self.method.parameters:
+            assert parameter.grad is not None
             parameter.grad /= self.config.divisor
+
+    def _self_check(self, rows: np.ndarray) -> None:
+        """Two slots of the batch, or of all slots when it holds fewer."""
+        some = rows[:: max(1, len(rows) // 2)][:2] if len(rows) > 1 else np.array([0, self.slots - 1])
+        check(self.method, self.carrier, self.batch(some), self.config.clipping_norm)
 
 
 class PlainEngine(Engine):
     """Ordinary training, without clipping and noise: it exists to be refused. Canaries ride along, so the audit sees it."""
 
     def __init__(
-        self, model: TextMlp, config: TrainingConfig, data: UnitData, coins: BoolArray, sampler: SecretCoins | None = None
+        self,
+        carrier: CanaryCarrier,
+        config: TrainingConfig,
+        data: UnitData,
+        coins: BoolArray,
+        sampler: SecretCoins | None = None,
+        memory: Memory = Memory(),
     ) -> None:
-        super().__init__(model, config, data, coins, sampler)
-        self._optimizer = make_optimizer(config, iter(list(model.parameters())))
+        super().__init__(carrier, config, data, coins, sampler, memory)
+        self._parameters = [p for p in carrier.parameters() if p.requires_grad]
+        self._optimizer = make_optimizer(config, [(n, p) for n, p in carrier.named_parameters() if p.requires_grad])
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -242,37 +262,42 @@ class PlainEngine(Engine):
 
     def step(self, number: int) -> StepRecord:
         members = self.sample(number)
-        self._optimizer.zero_grad(set_to_none=False)
         rows = np.flatnonzero(members)
-        for parameter in self.model.parameters():
+        for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
-        if len(rows):
-            (self.losses(self.model, rows).sum() / self.config.divisor).backward()  # type: ignore[no-untyped-call]
+        for part in self.parts(rows):
+            batch = self.batch(part)
+            losses: Tensor = self.carrier(batch.inputs, batch.labels, batch.cid)
+            (losses.sum() / self.config.divisor).backward()  # type: ignore[no-untyped-call]
         gradient = self._canary_gradient()
-        assert self.model.canary.weight.grad is not None
-        self.model.canary.weight.grad.zero_()  # recorded, not followed: an unclipped canary would run away
-        finite = all(bool(torch.isfinite(p.grad).all()) for p in self.model.parameters() if p.grad is not None)
+        assert self.carrier.canary.weight.grad is not None
+        self.carrier.canary.weight.grad.zero_()  # recorded, not followed: an unclipped canary would run away
+        finite = all(bool(torch.isfinite(p.grad).all()) for p in self._parameters if p.grad is not None)
         if finite:
             self._optimizer.step()
         return StepRecord(gradient, members, 0 if finite else len(rows))
 
 
-def zero_non_finite(parameters: list[Any]) -> int:
-    """Set the whole gradient of every unit that holds a NaN or an infinity to zero; returns how many units that were.
+def make_engine(
+    carrier: CanaryCarrier,
+    config: TrainingConfig,
+    data: UnitData,
+    coins: BoolArray,
+    memory: Memory = Memory(),
+    crew: Crew | None = None,
+) -> Engine:
+    if config.mechanism == "dp_sgd" and config.recipe.shards and isinstance(crew, LeaderCrew):
+        from training.sharded import ShardedEngine
 
-    A unit left out this way depends on the unit alone, so sensitivity stays; a NaN left in would pass clipping.
-    """
-    # A norm is finite only when every entry is, and an overflowing norm would turn into zero times infinity when clipped.
-    norms = torch.stack([p.grad_sample.flatten(1).norm(dim=1) for p in parameters])
-    good = torch.isfinite(norms).all(0) & (norms < 1e18).all(0)
-    bad = int((~good).sum())
-    if bad:
-        for parameter in parameters:
-            parameter.grad_sample[~good] = 0.0
-    return bad
-
-
-def make_engine(model: TextMlp, config: TrainingConfig, data: UnitData, coins: BoolArray) -> PrivateEngine | PlainEngine:
+        return ShardedEngine(carrier, config, data, coins, crew, memory=memory)
     if config.mechanism == "dp_sgd":
-        return PrivateEngine(model, config, data, coins)
-    return PlainEngine(model, config, data, coins)
+        return PrivateEngine(carrier, config, data, coins, memory=memory, crew=crew)
+    return PlainEngine(carrier, config, data, coins, memory=memory)
+
+
+def _no_memory() -> EnvironmentFault:
+    return EnvironmentFault(
+        "E-TRAIN-030",
+        "the memory of the accelerator does not hold one unit",
+        "Lower recipe.max_tokens or privacy_unit.max_records, or set recipe.gradients to two_pass",
+    )

@@ -7,13 +7,13 @@ Not covered: accuracy is computed exactly from holdout units and is not differen
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
-from training.data import IGNORED, UnitData, token_ids
-from training.models.text_mlp import TextMlp
+from training.data import IGNORED, UnitData
+from training.models.base import UnitModel
 
 MINIMUM_UNITS = 10
 _UNITS_AT_ONCE = 256
@@ -21,44 +21,60 @@ _UNITS_AT_ONCE = 256
 
 @dataclass(frozen=True, slots=True)
 class Utility:
-    """Shares of holdout records, rounded to 0.001. `majority`: what always saying the commonest label would reach."""
+    """Shares of holdout records, rounded to 0.001. `majority`: what always saying the commonest label would reach.
+
+    more: further figures of a recipe, by name.
+    """
 
     accuracy: float
     majority: float
     records: int
     units: int
+    more: Mapping[str, float] = field(default_factory=dict)
 
 
-def load_model(weights: Mapping[str, torch.Tensor], labels: int) -> TextMlp:
-    """The released form: without canaries. Shapes come from the weights."""
-    buckets, width = weights["embedding.weight"].shape
-    model = TextMlp(labels, buckets, width)
-    model.load_state_dict({**weights, "canary.weight": torch.zeros(1, 1)})
+def load_released(model: UnitModel, weights: Mapping[str, torch.Tensor]) -> UnitModel:
+    """`model` as its recipe builds it, with the released tensors put in place. Raises ValueError when they are not its own."""
+    own = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if set(own) != set(weights) or any(own[name].shape != tensor.shape for name, tensor in weights.items()):
+        raise ValueError("the released tensors are not those of this model")
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)
     return model.eval()
 
 
-def predictions(model: TextMlp, data: UnitData) -> np.ndarray:
-    """int64 [units, max_records]: predicted label of each record, IGNORED where there is none."""
-    found = np.full(data.labels.shape, IGNORED, dtype=np.int64)
+def scores(model: UnitModel, data: UnitData) -> np.ndarray:
+    """float32 [units, max_records, classes]."""
+    found = []
     with torch.no_grad():
         for start in range(0, len(data), _UNITS_AT_ONCE):
-            part = torch.from_numpy(data.tokens[start : start + _UNITS_AT_ONCE]).long()
-            found[start : start + _UNITS_AT_ONCE] = model.logits(part).argmax(-1).numpy()
-    found[data.labels == IGNORED] = IGNORED
+            part = slice(start, start + _UNITS_AT_ONCE)
+            inputs = {name: torch.from_numpy(np.ascontiguousarray(array[part])) for name, array in data.inputs.items()}
+            found.append(model.outputs(inputs).float().numpy())
+    return np.concatenate(found)
+
+
+def predictions(model: UnitModel, data: UnitData) -> np.ndarray:
+    """int64 [units, max_records]: predicted label of each record, IGNORED where there is none."""
+    if not len(data):
+        return np.full(data.labels.shape, IGNORED, dtype=np.int64)
+    found = scores(model, data).argmax(-1).astype(np.int64)
+    found[~data.present] = IGNORED
     return found
 
 
-def utility(model: TextMlp, data: UnitData) -> Utility | None:
+def utility(model: UnitModel, data: UnitData) -> Utility | None:
     """None when there is no holdout record to look at."""
-    present = data.labels != IGNORED
-    if not present.any():
+    if not data.present.any():
         return None
-    right = (predictions(model, data) == data.labels)[present]
-    _, counts = np.unique(data.labels[present], return_counts=True)
-    return Utility(round(float(right.mean()), 3), round(float(counts.max() / present.sum()), 3), int(present.sum()), len(data))
+    right = (predictions(model, data) == data.labels)[data.present]
+    _, counts = np.unique(data.labels[data.present], return_counts=True)
+    majority = counts.max() / data.present.sum()
+    return Utility(round(float(right.mean()), 3), round(float(majority), 3), int(data.present.sum()), len(data))
 
 
-def label_table(model: TextMlp, data: UnitData, labels: Sequence[str], minimum: int = MINIMUM_UNITS) -> dict[str, int | None]:
+def label_table(model: UnitModel, data: UnitData, labels: Sequence[str], minimum: int = MINIMUM_UNITS) -> dict[str, int | None]:
     """Units with at least one record predicted as each label; None where fewer than `minimum` units stand behind a count.
 
     When exactly one cell is suppressed, the smallest of the others goes, too, or the total would give it away.
@@ -69,17 +85,3 @@ def label_table(model: TextMlp, data: UnitData, labels: Sequence[str], minimum: 
     if len(hidden) == 1 and len(counts) > 1:
         hidden.append(min((label for label in counts if label not in hidden), key=lambda label: counts[label] or 0))
     return {label: None if label in hidden else count for label, count in counts.items()}
-
-
-def top_labels(model: TextMlp, texts: Sequence[str], labels: Sequence[str], max_tokens: int) -> list[str]:
-    """The most likely label of each text; no score leaves."""
-    if not texts:
-        return []
-    buckets = model.embedding.num_embeddings
-    tokens = np.zeros((1, len(texts), max_tokens), dtype=np.int64)
-    for row, text in enumerate(texts):
-        ids = token_ids(text, buckets, max_tokens)
-        tokens[0, row, : len(ids)] = ids
-    with torch.no_grad():
-        best = model.logits(torch.from_numpy(tokens))[0].argmax(-1)
-    return [labels[int(index)] for index in best]

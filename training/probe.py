@@ -30,7 +30,7 @@ class RunRecord:
     """What a run left for the audit, and what it claims.
 
     gradients: float32 [steps, canaries], noisy sums at the canary coordinates. coins: bool [canaries].
-    members: bool [steps, units + canaries], who was sampled at each step.
+    members: bool [steps, units + canaries], who was sampled at each step. factors: float64 [steps] of a noise schedule.
     """
 
     gradients: npt.NDArray[np.float32]
@@ -39,6 +39,13 @@ class RunRecord:
     noise_multiplier: float
     clipping_norm: float
     sampling_probability: float
+    factors: FloatArray | None = None
+
+    @property
+    def by_step(self) -> FloatArray:
+        """float64 [steps, 1]: each step's noise as a multiple of `noise_multiplier`."""
+        found: FloatArray = np.ones((len(self.gradients), 1)) if self.factors is None else self.factors.reshape(-1, 1)
+        return found
 
     @property
     def outside(self) -> FloatArray:
@@ -111,7 +118,7 @@ def noise_scale(record: RunRecord) -> CheckResult:
     sigma = record.noise_multiplier * record.clipping_norm
     if sigma <= 0:
         return CheckResult("noise_scale", 0.0, "the run claims no noise at all")
-    out = record.outside / sigma
+    out = record.outside / (sigma * record.by_step)
     scale = _two_sided(stats.chi2, float(np.square(out).sum()), out.size)
     shape = float(stats.kstest(out.ravel(), "norm").pvalue)
     ratio = math.sqrt(float(np.square(out).mean()))
@@ -135,7 +142,7 @@ def clipping(record: RunRecord) -> CheckResult:
 
 def noise_independence(record: RunRecord) -> CheckResult:
     """Noise repeated at the next step, at any other step, or shared by coordinates."""
-    out = record.outside
+    out = record.outside / record.by_step
     steps, width = out.shape
     rms = math.sqrt(float(np.square(out).mean()))
     if rms <= 1e-9 * record.clipping_norm:
@@ -187,7 +194,7 @@ def divisor(record: RunRecord, level: float) -> CheckResult:
     quiet = np.concatenate([np.ones_like(record.outside, dtype=np.bool_), ~record.inside_members], axis=1)
     squares = np.square(np.concatenate([record.outside, record.inside], axis=1)) * quiet
     width = quiet.sum(1)
-    noise = np.sqrt(squares.sum(1) / width)
+    noise = np.sqrt(squares.sum(1) / width) / record.by_step[:, 0]
     kept = (sizes > 0) & (noise > 1e-9 * record.clipping_norm)
     if kept.sum() < 8 or float(sizes[kept].std()) == 0.0:
         return CheckResult("divisor", None, "batch sizes or noise do not vary, so nothing can be told from them")

@@ -23,8 +23,9 @@ from training.canaries import CanaryCoins
 from training.checkpoint import TrainingState, pack, unpack
 from training.config import TrainingConfig
 from training.data import UnitData
-from training.engine import Engine, make_engine, make_model
-from training.models.text_mlp import CANARY_PARAMETER
+from training.ema import averaged
+from training.distributed import Crew
+from training.engine import Engine, make_carrier, make_engine
 from training.preflight import preflight
 
 
@@ -83,24 +84,29 @@ def train_model(
     announce: Callable[[Digest], None],
     progress: Callable[[int, int], None],
     device: str = "cpu",
+    crew: Crew | None = None,
 ) -> TrainingOutcome:
-    """Run all steps of the recipe. Raises E-TRAIN codes of the preflight, and BudgetExceeded E-TRAIN-020.
+    """Run all steps of the recipe over prepared units. Raises E-TRAIN codes of the preflight, and BudgetExceeded E-TRAIN-020.
 
     open_lease: reserves the budget; called after the preflight, so that a run that can't work reserves nothing.
     announce: told the digest of the canary coins before any step; must be durable when it returns.
+    crew: the processes that share the work of a step; this one alone without it.
     """
-    preflight(config)
+    memory = preflight(config, device).memory
     lease = open_lease()
     state = _begin(config, len(data), checkpoints, announce)
-    engine = make_engine(make_model(config).to(device), config, data, state.coins.coins)
-    state.restore(engine.model, engine.optimizer)
+    engine = make_engine(make_carrier(config).to(device), config, data, state.coins.coins, memory, crew)
+    state.restore(engine.carrier, engine.optimizer)
+    engine.begin()
     _refuse_worn_out(config, len(state.gradients), lease.left)
     while len(state.gradients) < config.steps:
         chunk = min(config.lease_steps, config.steps - len(state.gradients))
         lease.take(chunk)
         _run_chunk(engine, state, chunk, progress)
-        checkpoints.save(pack(state, engine.model, engine.optimizer))
-    weights = {name: t.detach().cpu().contiguous() for name, t in engine.model.state_dict().items() if name != CANARY_PARAMETER}
+        engine.collect()
+        checkpoints.save(pack(state, engine.carrier, engine.optimizer))
+    with averaged(engine.optimizer):
+        weights = engine.carrier.model.released()
     return TrainingOutcome(
         weights,
         np.stack(state.gradients),

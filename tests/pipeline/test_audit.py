@@ -122,7 +122,7 @@ def test_a_missing_record_is_not_evaluated_and_never_passed(
 ) -> None:
     world, run, _ = honest
     monkeypatch.setattr(audit_module, "_open_trail", lambda *args: None)
-    monkeypatch.setattr(audit_module, "_open_model", lambda *args: (None, None))
+    monkeypatch.setattr(audit_module, "_open_model", lambda *args: None)
     output = audit_module._audit(world.ctx, world.protect.digest, run.digest)
     recorded = json.loads(world.home.store.read_plain(output.outputs["verdicts"]))
     found = {v["check"]: v["outcome"] for v in recorded}
@@ -243,9 +243,9 @@ def test_a_table_that_leaks_is_not_written(
     honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, run, _ = honest
-    model, holdout = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
+    opened = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
     monkeypatch.setattr(audit_module, "_redactor", lambda secrets, policy: Blind())
-    verdict, predictions, redaction = audit_module._scan_outputs(world.ctx, model, holdout)
+    verdict, predictions, redaction = audit_module._scan_outputs(world.ctx, opened)
     assert verdict.outcome == "failed"
     assert predictions["prompts"] == []
     assert redaction["leaks"] == redaction["planted_values"]
@@ -260,9 +260,9 @@ def test_a_redactor_that_breaks_is_not_evaluated(
         def redact(self, text: str) -> object:
             raise DataError("E-REDACT-001", "the output could not be searched", "Do not release it")
 
-    model, holdout = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
+    opened = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
     monkeypatch.setattr(audit_module, "_redactor", lambda secrets, policy: Broken())
-    verdict, predictions, _ = audit_module._scan_outputs(world.ctx, model, holdout)
+    verdict, predictions, _ = audit_module._scan_outputs(world.ctx, opened)
     assert verdict.outcome == "not_evaluated"
     assert predictions == {}
 

@@ -100,7 +100,10 @@ def test_it_works_without_a_home_and_makes_none(file: Path, tmp_path: Path, caps
     assert main(["plan", str(file), "--json", "--home", str(tmp_path / "none")]) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["home"] is False
-    assert told["preflight"] == "passed"
+    free = told["preflight"]
+    assert free["verdict"] == "passed"
+    assert free["trainable_parameters"] > 0
+    assert free["gradients"] == "tape"
     assert told["scopes"][0]["epsilon_before"] == 0
     assert told["fits"] is True
     assert not (tmp_path / "none").exists()

@@ -23,6 +23,7 @@ from privacy.signing import Person, SigningKey, TrustRoot
 from tests.pipeline.training_world import SETTINGS, TrainingWorld
 from tests.worlds.policies import make_policy
 from training import engine
+from training.preflight import Preflight
 
 
 @pytest.fixture
@@ -35,7 +36,8 @@ def no_step(monkeypatch: pytest.MonkeyPatch) -> None:
     def step(self: object, number: int) -> object:
         raise AssertionError("a step ran")
 
-    monkeypatch.setattr("training.trainer.preflight", lambda config: None)  # which takes free, synthetic steps
+    passed = Preflight(engine.Memory(), 1, 0, 1.0, 1.0, 0.0)
+    monkeypatch.setattr("training.trainer.preflight", lambda config, device: passed)  # which takes free, synthetic steps
     monkeypatch.setattr(engine.PrivateEngine, "step", step)
 
 

@@ -97,7 +97,7 @@ def test_patterns_thresholds_and_allow_lists_reach_the_detector(world: World) ->
 
 
 def test_a_sealed_list_is_found_and_its_values_stand_nowhere(world: World) -> None:
-    SealedSecrets(world.home).set(secret_name("config", "staff"), "Zebulon Quartermain\n\nOttoline Frobisher\n")
+    SealedSecrets(world.home).set(secret_name("list", "staff"), "Zebulon Quartermain\n\nOttoline Frobisher\n")
     policy = world.context(**{"languages": ["zh"], "pii.deny": {"staff": "PERSON"}}).policy
     detector = detector_of(world.home, policy)
     (found,) = detector.analyze_batch(["请找 zebulon quartermain 谢谢"], "zh")[0]

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privacy.errors import DataError
-from training.data import IGNORED, Record, bounded_records, build_units, features, is_holdout, split_units, token_ids
+from tests.training.worlds import small_config
+from training.data import IGNORED, Record, UnitData, bounded_records, features, is_holdout, split_units, token_ids
+from training.recipes import recipe_of
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 
@@ -69,17 +71,29 @@ def test_the_holdout_has_its_share_and_never_meets_training() -> None:
     assert sum(is_holdout(f"u{n}", OTHER, 0.2) == is_holdout(f"u{n}", KEY, 0.2) for n in range(500)) < 450
 
 
+def encode(grouped: dict[str, list[Record]]) -> UnitData:
+    config = small_config(labels=("a", "b"), max_records=3)
+    return recipe_of(config).encode(grouped, config)
+
+
 def test_arrays_pad_with_what_the_loss_ignores() -> None:
     grouped = {"u1": [Record("u1", "r1", "one", "b")], "u0": [Record("u0", "r0", "two words", "a")]}
-    data = build_units(grouped, ("a", "b"), 64, 4, 3)
+    data = encode(grouped)
     assert data.units == ("u0", "u1")
-    assert data.tokens.shape == (2, 3, 4)
+    tokens = data.inputs["tokens"]
+    assert tokens.shape == (2, 3, 4)
     assert data.labels.tolist() == [[0, IGNORED, IGNORED], [1, IGNORED, IGNORED]]
-    assert np.count_nonzero(data.tokens[0, 0]) == 3
-    assert not data.tokens[:, 1:].any()
+    assert np.count_nonzero(tokens[0, 0]) == 3
+    assert not tokens[:, 1:].any()
+    assert data.lengths.tolist() == [[3, 0, 0], [1, 0, 0]]
 
 
 def test_an_undeclared_label_is_refused_without_quoting_it() -> None:
     with pytest.raises(DataError, match="E-TRAIN-010") as caught:
-        build_units({"u": [Record("u", "r", "x", "secret-label")]}, ("a", "b"), 64, 4, 3)
+        encode({"u": [Record("u", "r", "x", "secret-label")]})
     assert "secret-label" not in str(caught.value)
+
+
+def test_arrays_that_disagree_about_their_units_are_no_data() -> None:
+    with pytest.raises(ValueError, match="units and records"):
+        UnitData(("u",), {"tokens": np.zeros((2, 1, 4))}, np.zeros((1, 1), np.int64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import numpy as np
 import pytest
 import torch
@@ -13,9 +15,12 @@ from tests.training.worlds import SMALL, NoClipping, small_config, units
 from training import preflight as preflight_module
 from training.canaries import CanaryCoins
 from training.data import IGNORED, UnitData
-from training.engine import PlainEngine, PrivateEngine, make_engine, make_model, zero_non_finite
+from training.engine import Memory, PlainEngine, PrivateEngine, make_carrier, make_engine
+from training.models.base import CanaryCarrier
 from training.models.text_mlp import TextMlp
 from training.preflight import brute_force_sum, preflight
+from training.recipes import recipe_of
+from training.recipes.base import seeded
 
 COINS = np.array([True, False, True])
 
@@ -23,7 +28,7 @@ COINS = np.array([True, False, True])
 def engine(**changes: object) -> PrivateEngine:
     torch.set_num_threads(1)
     config = small_config(canaries=3, **changes)
-    return PrivateEngine(make_model(config), config, units(config, 12), COINS)
+    return PrivateEngine(make_carrier(config), config, units(config, 12), COINS)
 
 
 class Everybody(SecretCoins):
@@ -37,45 +42,32 @@ class Nobody(SecretCoins):
 
 
 def sums(made: PrivateEngine) -> list[torch.Tensor]:
-    return [p.summed_grad for p in made.private.params]
+    return [p.summed_grad for p in made.method.parameters]
 
 
+@pytest.mark.parametrize("method", ["tape", "two_pass", "hooks", "ghost"])
 @pytest.mark.parametrize("clipping_norm", [0.01, 0.5, 30.0])
-@pytest.mark.parametrize("micro_batch", [1, 4, 100])
-def test_the_clipped_sum_is_that_of_one_unit_at_a_time(clipping_norm: float, micro_batch: int) -> None:
+@pytest.mark.parametrize("at_once", [1, 4, 100])
+def test_the_clipped_sum_is_that_of_one_unit_at_a_time(clipping_norm: float, at_once: int, method: str) -> None:
     made = engine(clipping_norm=clipping_norm, max_records=3)
-    made.micro_batch = micro_batch
+    plain = make_carrier(made.config)
+    made = PrivateEngine(make_carrier(made.config), made.config, made.data, COINS, memory=Memory(method, at_once))
     rows = np.array([0, 3, 4, 7, 11, 12, 13, 14])
-    expected = brute_force_sum(made, rows)
-    made.private.zero_grad()
+    expected = brute_force_sum(plain, made.batch(rows), clipping_norm)
+    made.clear()
     assert made.accumulate(rows) == 0
     for found, wanted in zip(sums(made), expected, strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6 * clipping_norm)
-
-
-def test_a_unit_of_many_small_entries_does_not_slip_past_the_clipping_norm() -> None:
-    """Summed in float32 beside large entries, small squares vanish: such a norm is too small and the clip factor too large."""
-    made = engine(hash_buckets=64)
-    table = made.model.embedding.weight
-    made.private.zero_grad()
-    for parameter in made.private.params:
-        parameter.grad_sample = torch.zeros(1, *parameter.shape)
-    spread = torch.full((1, 1_000_000, 4), 1e-4)
-    spread[0, :16] = 1.0
-    table.grad_sample = spread
-    made.private.clip_and_accumulate()
-    norm = torch.linalg.vector_norm(table.summed_grad, dtype=torch.float64)
-    assert float(norm) <= made.config.clipping_norm
-    assert float(norm) == pytest.approx(made.config.clipping_norm, rel=1e-5)
+        torch.testing.assert_close(found, wanted, rtol=5e-4, atol=1e-6 * clipping_norm)  # the margin against rounding
 
 
 def test_a_unit_counts_once_however_many_records_it_has() -> None:
     """Record-level clipping would let a unit of eight records move the sum eight times as far."""
     for records in (1, 8):
         made = engine(max_records=8, clipping_norm=0.1)
-        made.labels[0] = IGNORED
-        made.labels[0, :records] = 1
-        made.private.zero_grad()
+        made.data.labels[0] = IGNORED
+        made.data.labels[0, :records] = 1
+        made = PrivateEngine(make_carrier(made.config), made.config, made.data, COINS)
+        made.clear()
         made.accumulate(np.array([0]))
         norm = torch.sqrt(torch.stack([s.square().sum() for s in sums(made)]).sum())
         assert float(norm) <= 0.1 * (1 + 1e-5)
@@ -83,67 +75,62 @@ def test_a_unit_counts_once_however_many_records_it_has() -> None:
 
 def test_a_canary_in_contributes_exactly_the_clipping_norm_and_one_out_nothing() -> None:
     made = engine()
-    made.private.zero_grad()
+    made.clear()
     made.accumulate(np.array([12, 13, 14]))
-    canary = made.model.canary.weight
-    torch.testing.assert_close(canary.summed_grad[:, 0], torch.tensor([1.0, 0.0, 1.0, 0.0]), rtol=1e-6, atol=0)
-    assert sum(float(s.abs().sum()) for p, s in zip(made.private.params, sums(made), strict=True) if p is not canary) == 0
+    canary = made.carrier.canary.weight
+    torch.testing.assert_close(canary.summed_grad[:, 0], torch.tensor([1.0, 0.0, 1.0, 0.0]), rtol=5e-4, atol=0)
+    assert float(canary.summed_grad.max()) <= 1.0
+    assert sum(float(s.abs().sum()) for p, s in zip(made.method.parameters, sums(made), strict=True) if p is not canary) == 0
 
 
 def test_an_empty_batch_takes_a_noise_only_step() -> None:
     config = small_config(canaries=3)
-    made = PrivateEngine(make_model(config), config, units(config, 12), COINS, sampler=Nobody())
-    before = [p.detach().clone() for p in made.model.parameters()]
+    made = PrivateEngine(make_carrier(config), config, units(config, 12), COINS, sampler=Nobody())
+    before = [p.detach().clone() for p in made.carrier.parameters()]
     record = made.step(0)
     assert not record.members.any()
-    assert all(not torch.equal(b, p) for b, p in zip(before, made.model.parameters(), strict=True))
+    assert all(not torch.equal(b, p) for b, p in zip(before, made.carrier.parameters(), strict=True))
     assert np.abs(record.gradient).max() > 0
 
 
 def test_the_noise_has_the_deviation_that_was_claimed() -> None:
     config = small_config(hash_buckets=4096, canaries=3, noise_multiplier=1.7, clipping_norm=0.5)
-    made = PrivateEngine(make_model(config), config, units(config, 12), COINS, sampler=Nobody())
-    made.private.zero_grad()
+    made = PrivateEngine(make_carrier(config), config, units(config, 12), COINS, sampler=Nobody())
+    made.clear()
     made.accumulate(np.array([], dtype=int))
     made.private.add_noise()
-    noise = torch.cat([p.grad.flatten() for p in made.private.params])
+    noise = torch.cat([p.grad.flatten() for p in made.method.parameters])
     assert float(noise.std()) == pytest.approx(0.85, rel=0.03)
 
 
 def test_the_divisor_is_public_whatever_the_batch_held() -> None:
     for sampler in (Everybody(), Nobody()):
         config = small_config(canaries=3, noise_multiplier=1e-9, optimizer="sgd", learning_rate=1.0, divisor=7)
-        made = PrivateEngine(make_model(config), config, units(config, 12), COINS, sampler=sampler)
+        made = PrivateEngine(make_carrier(config), config, units(config, 12), COINS, sampler=sampler)
         made.step(0)
         expected = -1 / 7 if isinstance(sampler, Everybody) else 0.0
-        assert float(made.model.canary.weight[0, 0]) == pytest.approx(expected, abs=1e-6)
+        assert made.carrier.canary.weight[0, 0].item() == pytest.approx(expected, rel=5e-4, abs=1e-9)
 
 
 def test_a_unit_that_is_not_finite_contributes_zero_and_spoils_nobody() -> None:
     good, bad = engine(), engine()
     with torch.no_grad():
-        bad.model.embedding.weight[31] = float("nan")
+        bad.carrier.model.embedding.weight[63] = float("nan")
     for made in (good, bad):
-        made.tokens[made.tokens == 31] = 30
-        made.tokens[5] = 31
-        made.labels[5, 0] = 1
-        made.private.zero_grad()
+        tokens = made.data.inputs["tokens"]
+        tokens[tokens == 63] = 30
+        tokens[5, 0] = 63
+        made.data.labels[5, 0] = 1
+        made.clear()
     assert good.accumulate(np.array([0, 1, 2])) == 0
     assert bad.accumulate(np.array([0, 1, 2, 5])) == 1
     for found, wanted in zip(sums(bad), sums(good), strict=True):
         torch.testing.assert_close(found, wanted)
 
 
-def test_a_gradient_whose_norm_overflows_is_zeroed() -> None:
-    parameter = nn.Parameter(torch.zeros(2))
-    parameter.grad_sample = torch.tensor([[1.0, 1.0], [1e30, 1e30]])
-    assert zero_non_finite([parameter]) == 1
-    assert parameter.grad_sample.tolist() == [[1.0, 1.0], [0.0, 0.0]]
-
-
 def test_two_runs_of_the_same_seed_share_weights_but_neither_noise_nor_batches() -> None:
     first, second = engine(), engine()
-    assert torch.equal(first.model.embedding.weight, second.model.embedding.weight)
+    assert torch.equal(first.carrier.model.embedding.weight, second.carrier.model.embedding.weight)
     torch.manual_seed(7)
     one = first.step(0)
     torch.manual_seed(7)
@@ -156,19 +143,19 @@ def test_batches_depend_on_the_public_probability_and_not_on_the_number_of_units
     config = small_config(canaries=3, sampling_probability=0.25)
     sizes = []
     for count in (40, 400):
-        made = PrivateEngine(make_model(config), config, units(config, count), COINS)
+        made = PrivateEngine(make_carrier(config), config, units(config, count), COINS)
         sizes.append(np.mean([made.sample(n).mean() for n in range(200)]))
     assert sizes == pytest.approx([0.25, 0.25], abs=0.03)
 
 
 def test_plain_training_records_canaries_and_does_not_follow_them() -> None:
     config = small_config(mechanism="non_private", canaries=3, noise_multiplier=0.0)
-    made = make_engine(make_model(config), config, units(config, 12), COINS)
+    made = make_engine(make_carrier(config), config, units(config, 12), COINS)
     assert isinstance(made, PlainEngine)
-    made._sampler = Everybody()
+    made.sampler = Everybody()
     record = made.step(0)
     assert record.gradient.tolist() == [100.0, 0.0, 100.0]
-    assert float(made.model.canary.weight.abs().sum()) == 0.0
+    assert float(made.carrier.canary.weight.abs().sum()) == 0.0
 
 
 @pytest.mark.parametrize("mechanism", ["dp_sgd", "non_private"])
@@ -178,25 +165,64 @@ def test_preflight_passes_what_trains(mechanism: str, optimizer: str) -> None:
 
 
 def test_preflight_refuses_a_layer_that_mixes_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    def with_norm(config: object) -> TextMlp:
-        model = make_model(SMALL)
-        model.norm = nn.BatchNorm1d(4)
-        return model
+    def with_norm(config: object) -> CanaryCarrier:
+        carrier = make_carrier(SMALL)
+        carrier.model.norm = nn.BatchNorm1d(4)
+        return carrier
 
-    monkeypatch.setattr(preflight_module, "make_model", with_norm)
+    monkeypatch.setattr(preflight_module, "make_carrier", with_norm)
     with pytest.raises(PolicyError, match="E-TRAIN-013"):
         preflight(SMALL)
 
 
-def test_preflight_refuses_a_frozen_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    def frozen(config: object) -> TextMlp:
-        model = make_model(SMALL)
-        model.hidden.weight.requires_grad_(False)
-        return model
+class WithSpare(TextMlp):
+    """One more layer, which the loss multiplies by zero."""
 
-    monkeypatch.setattr(preflight_module, "make_model", frozen)
-    with pytest.raises(PolicyError, match="E-TRAIN-013"):
+    def __init__(self) -> None:
+        super().__init__(3, 64, 4)
+        self.spare = nn.Linear(2, 3)
+
+    def outputs(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return super().outputs(inputs) + 0.0 * self.spare(inputs["tokens"][..., :2].float())
+
+
+class RemembersItsBatch(TextMlp):
+    def __init__(self) -> None:
+        super().__init__(3, 64, 4)
+        self.register_buffer("seen", torch.zeros(()))
+
+    def outputs(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        self.seen += inputs["tokens"].float().mean()
+        return super().outputs(inputs)
+
+
+class LooksAcrossUnits(TextMlp):
+    """What in-batch negatives do: another unit's score enters this unit's loss."""
+
+    def outputs(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        found = super().outputs(inputs)
+        return found - found.mean(0, keepdim=True) * torch.arange(3.0)
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [
+        (WithSpare, "E-TRAIN-015.*spare"),
+        (RemembersItsBatch, "E-TRAIN-028.*seen"),
+        (lambda: LooksAcrossUnits(3, 64, 4), "E-TRAIN-029"),
+    ],
+)
+def test_preflight_refuses_a_model_that_breaks_a_rule(
+    model: Callable[[], TextMlp], code: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(recipe_of(SMALL)), "build", lambda self, config: seeded(1, model))
+    with pytest.raises(PolicyError, match=code):
         preflight(SMALL)
+
+
+def test_preflight_refuses_a_budget_that_buys_no_useful_step() -> None:
+    with pytest.raises(PolicyError, match="E-TRAIN-040"):
+        preflight(small_config(noise_multiplier=1000.0, steps=2))
 
 
 def test_preflight_refuses_an_engine_that_does_not_clip(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -236,8 +262,8 @@ def test_the_commitment_opens_to_one_set_of_coins_only() -> None:
 
 def test_units_without_records_move_nothing() -> None:
     config = small_config(canaries=3)
-    empty = UnitData(("u",), np.zeros((1, 2, 4), np.int32), np.full((1, 2), IGNORED, np.int64))
-    made = PrivateEngine(make_model(config), config, empty, COINS)
-    made.private.zero_grad()
+    empty = UnitData(("u",), {"tokens": np.zeros((1, 2, 4), np.int32)}, np.full((1, 2), IGNORED, np.int64))
+    made = PrivateEngine(make_carrier(config), config, empty, COINS)
+    made.clear()
     made.accumulate(np.array([0]))
     assert all(float(s.abs().sum()) == 0 for s in sums(made))
