@@ -23,10 +23,10 @@ POLICIES = Path(__file__).parent / "policies"
 People = Mapping[str, tuple[str, ...]]
 
 
-def stage(name: str, policy_path: str, **inputs: object) -> XComArg:
-    """A task that runs `pipeline.tasks.run_<name>` and hands on the digest of its manifest."""
+def stage(name: str, policy_path: str, slots: int = 1, **inputs: object) -> XComArg:
+    """A task that runs `pipeline.tasks.run_<name>` and hands on its manifest's digest. slots: of the pool, one a process."""
 
-    @task(task_id=name, show_return_value_in_logs=False)
+    @task(task_id=name, show_return_value_in_logs=False, pool_slots=slots)
     def call(inputs: dict[str, object], run_id: str | None = None, dag_run: object = None) -> str:
         from pipeline import tasks
 
@@ -87,7 +87,7 @@ def build(path: Path, people: People) -> DAG:
         protect = stage("protect", file, ingest=ingest)
         validate = stage("validate", file, protect=protect)
         may_use = gate("use", policy.approvals.use, people, missing, file, {"protect": protect, "validate": validate})
-        train = stage("train", file, protect=protect, validate=validate)
+        train = stage("train", file, policy.recipe.processes, protect=protect, validate=validate)
         audit = stage("audit", file, protect=protect, train=train)
         digests = {"ingest": ingest, "protect": protect, "validate": validate, "train": train, "audit": audit}
         report = stage("report", file, digests=digests)

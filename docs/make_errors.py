@@ -47,6 +47,10 @@ SUMMARIES = {
     "E-REDACT-001": "an output could not be searched, or findings were left in it after redaction",
     "E-RELEASE-003": "the ledger does not bear out the mechanism trace: no charge, another one, or a budget over its cap",
     "E-RELEASE-004": "the evidence names another requester or another run than this release",
+    "E-TRAIN-032": "the parameters of layer … can't be clipped, for the reason given: not known, unfrozen or swapped since",
+    "E-TRAIN-033": "layer … looks across the units of a batch, or Opacus' validator refuses it",
+    "E-TRAIN-038": "the parameters that train, those that are clipped and those that get noise are not one set",
+    "E-TRAIN-039": "a norm or the clipped sum differs from brute force, so clipping would not bound what a unit can do",
 }
 
 

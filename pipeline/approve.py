@@ -52,6 +52,7 @@ def request_use(ctx: StageContext, protect_digest: Digest, validate_digest: Dige
     shown = (
         *_about(ctx),
         ("epsilon asked", _asked(ctx)),
+        *_searched(ctx),
         ("epsilon spent so far", _spent(ctx)),
         ("epsilon cap of the dataset", shown_up(policy.budget.cap_epsilon)),
         ("validation", str(validation.facts.get("verdict", "not_evaluated"))),
@@ -118,6 +119,14 @@ def _asked(ctx: StageContext) -> str:
     if ctx.policy.recipe.mechanism != "dp_sgd":
         return "none: training without differential privacy"
     return f"{shown_up(budget.epsilon)} (delta {budget.delta}) per {ctx.policy.privacy_unit.name}"
+
+
+def _searched(ctx: StageContext) -> tuple[tuple[str, str], ...]:
+    """The same approval covers the policy's private search, which spends beside the training."""
+    search = ctx.policy.search
+    if search is None or search.epsilon is None:
+        return ()
+    return (("epsilon of the search", f"{shown_up(search.epsilon)}, beside it ({search.charge}, {search.trials} trials)"),)
 
 
 def _reached(manifest: Manifest) -> str:

@@ -11,14 +11,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from privacy.accounting import calibrate_noise, charge_vector, epsilon_of_charge
+from privacy.accounting import ORDERS, epsilon_of_charge
+from privacy.calibration import base_of, calibrate_schedule, mechanism_of
 from privacy.errors import BudgetExceeded, PolicyError
+from privacy.mechanisms import charge_of
+from privacy.noise_schedule import schedule_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from pipeline.training_budget import BeforeSettling
     from privacy.ledger import Ledger, Spend
+    from privacy.mechanisms import Mechanism
+    from privacy.noise_schedule import Schedule
     from privacy.policy import Policy
 
 # More noise than this makes a model that no utility gate would pass; the rest of the budget is better kept.
@@ -27,7 +32,7 @@ MOST_NOISE = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """`key` names its reservation in the ledger; `spend` is None until it is reserved."""
+    """`key` names its reservation in the ledger; `spend` is None until it is reserved. noise_multiplier: base of a schedule."""
 
     key: str
     noise_multiplier: float
@@ -36,10 +41,26 @@ class Attempt:
 
 def approved_noise(policy: Policy) -> float:
     """Noise multiplier of a first attempt, from public constants alone."""
+    return _calibrated(policy, None)
+
+
+def approved_mechanism(policy: Policy, noise_multiplier: float) -> Mechanism:
+    """What an attempt with this (base) noise multiplier reserves, all its steps and the spare ones."""
     from training.config import approved_steps
 
-    budget = policy.budget
-    return calibrate_noise(budget.epsilon, budget.delta, budget.sampling_probability, approved_steps(policy.recipe.steps))
+    steps = approved_steps(policy.recipe.steps)
+    return mechanism_of(policy.budget.sampling_probability, noise_multiplier, noise_schedule(policy), steps)
+
+
+def noise_schedule(policy: Policy) -> Schedule:
+    return schedule_of(policy.recipe.noise_schedule, policy.recipe.steps)
+
+
+def _calibrated(policy: Policy, spent: Sequence[int] | None) -> float:
+    from training.config import approved_steps
+
+    budget, steps = policy.budget, approved_steps(policy.recipe.steps)
+    return calibrate_schedule(budget.epsilon, budget.delta, budget.sampling_probability, steps, noise_schedule(policy), spent)
 
 
 def attempts(ledger: Ledger, key: str) -> list[Spend]:
@@ -54,7 +75,7 @@ def current_attempt(ledger: Ledger, key: str, policy: Policy) -> Attempt:
     """The newest reservation, with the noise it was charged for; without one, the first attempt, not reserved yet."""
     made = attempts(ledger, key)
     if made:
-        return Attempt(made[-1].key, made[-1].noise_multiplier, made[-1])
+        return Attempt(made[-1].key, _base(policy, made[-1]), made[-1])
     return Attempt(key, approved_noise(policy), None)
 
 
@@ -63,18 +84,15 @@ def next_attempt(ledger: Ledger, key: str, policy: Policy, before_settling: Befo
 
     Raises BudgetExceeded E-TRAIN-026 when that rest is too small to train with.
     """
-    from training.config import approved_steps
-
     for spend in attempts(ledger, key):
         before_settling(spend.key, spend.leased)
         ledger.settle(spend.key, spend.leased)
-    made, budget = attempts(ledger, key), policy.budget
-    steps = approved_steps(policy.recipe.steps)
+    made = attempts(ledger, key)
     try:
-        noise = calibrate_noise(budget.epsilon, budget.delta, budget.sampling_probability, steps, composed(made))
+        noise = _calibrated(policy, composed(made))
     except PolicyError:  # no amount of noise is enough
         noise = float("inf")
-    if made and noise > MOST_NOISE * made[0].noise_multiplier:
+    if made and noise > MOST_NOISE * _base(policy, made[0]):
         leased = sum(spend.leased for spend in made)
         raise BudgetExceeded(
             "E-TRAIN-026",
@@ -86,11 +104,14 @@ def next_attempt(ledger: Ledger, key: str, policy: Policy, before_settling: Befo
 
 def composed(spends: Sequence[Spend]) -> list[int]:
     """Charge of all these reservations together, in whole units of RDP."""
-    total = [0] * len(charge_vector(1.0, 1.0))
+    total = [0] * len(ORDERS)
     for spend in spends:
-        step = charge_vector(spend.sampling_probability, spend.noise_multiplier)
-        total = [used + spend.charged * units for used, units in zip(total, step, strict=True)]
+        total = [used + units for used, units in zip(total, charge_of(spend.mechanism, spend.charged), strict=True)]
     return total
+
+
+def _base(policy: Policy, spend: Spend) -> float:
+    return base_of(spend.mechanism, noise_schedule(policy), spend.steps)
 
 
 def approval_epsilon(ledger: Ledger, key: str, delta: float) -> float:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pipeline.model_words import pipeline_tag, what_it_does
 from privacy.accounting import MechanismTrace, privacy_statement
 from privacy.canonical import Digest, Scalar
 from privacy.verdict import Verdict
@@ -18,6 +19,7 @@ from privacy.verdict import Verdict
 if TYPE_CHECKING:
     from privacy.policy import Policy
 
+_SHOWN_LABELS = 100
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
 
 
@@ -30,9 +32,7 @@ def model_card(
         f"# {policy.name}\n",
         f"{_plain(policy.purpose)}\n\nAnswerable for the processing: {_plain(policy.controller)}.\n",
         "## What it does\n",
-        f"Classifies a text ({', '.join(policy.languages)}) into one of {len(policy.expectations.labels)} labels: "
-        f"{', '.join(_plain(label) for label in policy.expectations.labels)}. "
-        "It was trained on de-identified text only; give it text that went through the same de-identification.\n",
+        what_it_does(policy, _listed([_plain(label) for label in policy.expectations.labels])) + "\n",
         "## Privacy claim\n",
         _plain_paragraphs(privacy_statement(trace)) if trace else _NO_CLAIM,
         "## Evidence\n",
@@ -54,6 +54,12 @@ def model_card(
     return "\n".join(parts)
 
 
+def _listed(labels: Sequence[str]) -> str:
+    """All of them, or of many the first ones: the policy in the bundle has them all."""
+    more = f", and {len(labels) - _SHOWN_LABELS} more" if len(labels) > _SHOWN_LABELS else ""
+    return ", ".join(labels[:_SHOWN_LABELS]) + more
+
+
 _NO_CLAIM = "None. This model was not trained with a differentially private mechanism, and may not be released.\n"
 
 
@@ -61,7 +67,7 @@ def _head(policy: Policy, trace: MechanismTrace | None, model: Digest) -> str:
     """YAML whose strings are JSON strings: every JSON string is a YAML string, so none can break out."""
     rows: list[tuple[str, Scalar]] = [
         ("library_name", "pytorch"),
-        ("pipeline_tag", "text-classification"),
+        ("pipeline_tag", pipeline_tag(policy)),
         ("model_sha256", model),
         ("dataset", policy.dataset),
     ]

@@ -23,6 +23,8 @@ from pipeline import (
     commands_rights,
     commands_scan,
     commands_secrets,
+    commands_synthesize,
+    commands_training,
 )
 from pipeline.faults import as_privet_error
 from pipeline.stage import CODE_VERSION
@@ -74,6 +76,9 @@ def build_parser() -> argparse.ArgumentParser:
     _rights_commands(tree)
     _export_commands(tree)
     _mine_commands(tree)
+    about = "have a released language model write texts, redacted before anything is written"
+    commands_synthesize.options(_leaf(tree, "synthesize", commands_synthesize.synthesize, about))
+    _training_commands(tree)
     _identity_commands(tree)
     _keys_commands(tree)
     _secrets_commands(tree)
@@ -128,6 +133,8 @@ def _demo_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     generate.add_argument("--app-lines", type=_at_least(0), default=2000, metavar="N", help="lines of app logs (default 2000)")
     generate.add_argument("--bad-lines", type=_at_least(0), default=0, metavar="N", help="broken lines to mix in")
     generate.add_argument("--seed", type=int, default=20261123, metavar="N", help="the same seed writes the same logs")
+    about = "write made-up data in the form that a policy reads: chats, choices or pictures"
+    commands_synthesize.example_options(_leaf(logs, "example", commands_synthesize.logs_example, about))
 
 
 def _policy_commands(tree: Tree) -> None:  # type: ignore[valid-type]
@@ -300,6 +307,13 @@ def _mine_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     _home(mine)
 
 
+def _training_commands(tree: Tree) -> None:  # type: ignore[valid-type]
+    about = "try settings of a policy's recipe, on a public set for nothing or on private data for a reserved charge"
+    commands_training.search_options(_leaf(tree, "search", commands_training.search, about))
+    about = "make a trained model smaller; what is made leaves after approvals of its own"
+    commands_training.compress_options(_leaf(tree, "compress", commands_training.compress, about))
+
+
 def _identity_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     identity = _group(tree, "identity", "people and keys of the trust root")
     new = _leaf(identity, "new", commands.identity_new, "make a key pair; the private key goes to a 0600 file")
@@ -317,14 +331,14 @@ def _identity_commands(tree: Tree) -> None:  # type: ignore[valid-type]
 
 
 def _secrets_commands(tree: Tree) -> None:  # type: ignore[valid-type]
-    secrets = _group(tree, "secrets", "connections and variables of Airflow, sealed in the home")
+    secrets = _group(tree, "secrets", "connections of Airflow and lists of detection, sealed in the home")
     put = _leaf(secrets, "set", commands_secrets.secrets_set, "seal a value, read from standard input; never an argument")
     put.add_argument("--file", type=Path, metavar="FILE", help="read the value from this 0600 file instead")
     drop = _leaf(secrets, "remove", commands_secrets.secrets_remove, "shred one")
     for leaf in (put, drop):
         leaf.add_argument("name", metavar="NAME", help="connection id, or the key of a variable")
-        kinds = ("connection", "variable", "config")
-        leaf.add_argument("--kind", choices=kinds, default="connection", help="what Airflow asks for (default connection)")
+        kinds, about = ("connection", "variable", "config", "list"), "what Airflow asks for (default connection), or a list"
+        leaf.add_argument("--kind", choices=kinds, default="connection", help=f"{about} of pii.deny")
         _home(leaf)
     _home(_leaf(secrets, "list", commands_secrets.secrets_list, "list names and kinds, no values"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from contextlib import ExitStack
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from pipeline.scan import Scanner
+    from privacy.detection_rules import DetectionRules
+    from privacy.policy import Policy
 
 
 def options(leaf: ArgumentParser) -> None:
@@ -27,6 +30,9 @@ def options(leaf: ArgumentParser) -> None:
         "--threshold", type=_share, metavar="SCORE", help="leave findings below it (default 0.4, or the policy's)"
     )
     leaf.add_argument("--policy", type=Path, metavar="FILE", help="use the types, lists and patterns of its pii section")
+    home = Path(os.environ["PRIVET_HOME"]) if os.environ.get("PRIVET_HOME") else None
+    about = "with --policy: open its sealed lists (pii.deny), which lie in this home ($PRIVET_HOME)"
+    leaf.add_argument("--home", type=Path, default=home, metavar="DIR", help=about)
     leaf.add_argument("--explain", action="store_true", help="say for each finding which rule made it, and why")
 
 
@@ -82,13 +88,24 @@ def _scanner(args: Namespace) -> Scanner:
     if args.policy is None:
         return Scanner(0.4 if args.threshold is None else args.threshold, language)
     from privacy.policy_file import load_policy
-    from privacy.policy_rules import detection_rules
 
     policy = load_policy(args.policy)
-    if policy.pii.deny:
-        print("note: sealed lists of pii.deny lie in a home and are not looked for here", file=sys.stderr)
     threshold = policy.pii.score_threshold if args.threshold is None else args.threshold
-    return Scanner(threshold, language, detection_rules(policy, {}), policy.pii.presidio_recognizers)
+    return Scanner(threshold, language, _rules(args.home, policy), policy.pii.presidio_recognizers)
+
+
+def _rules(home: Path | None, policy: Policy) -> DetectionRules:
+    """With the sealed lists where a home is named; who may not open them there is refused, and not told less than was asked."""
+    from privacy.policy_rules import detection_rules
+
+    if policy.pii.deny and home is not None:
+        from pipeline.home import Home
+        from pipeline.treatment import rules_of
+
+        return rules_of(Home.open(home), policy) or detection_rules(policy, {})
+    if policy.pii.deny:
+        print("note: the sealed lists of pii.deny are not looked for; --home names the home that holds them", file=sys.stderr)
+    return detection_rules(policy, {})
 
 
 def _opened(name: str, held: ExitStack) -> tuple[BinaryIO, int | None]:

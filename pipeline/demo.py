@@ -38,7 +38,7 @@ def run_demo(home_path: Path, customers: int) -> int:
     screen.heading("1/7  raw logs full of personal data")
     logs, erased = _make_logs(home, screen, customers)
     with _airflow(home, screen) as airflow:
-        _show_before_and_after(logs, screen)
+        _show_before_and_after(home, logs, screen)
         screen.heading("2/7  a non-private model: trained, audited, and refused")
         _refused(home, logs, screen)
         screen.heading("3/7  the differentially private model, as an Airflow DAG")
@@ -79,11 +79,11 @@ def _airflow(home: Home, screen: Screen) -> Iterator[LocalAirflow]:
         running.stop()
 
 
-def _show_before_and_after(logs: Path, screen: Screen) -> None:
+def _show_before_and_after(home: Home, logs: Path, screen: Screen) -> None:
     """A few lines as they are, and as the pipeline will keep them (under a throw-away key). Nobody real is in them."""
     from pipeline.examples import before_and_after
 
-    for before, after in before_and_after(logs, demo_policy(PRIVATE), limit=4):
+    for before, after in before_and_after(home, logs, demo_policy(PRIVATE), limit=4):
         screen.console.print("[dim]before[/dim] ", end="")
         screen.say(before)
         screen.console.print("[dim]after [/dim] ", end="")

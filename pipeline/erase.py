@@ -1,8 +1,9 @@
 """Erases one data subject: destroys the originals, sets a tombstone, and says honestly what else was derived from them.
 
 Guarantee: when `erase` returns, the vault no longer holds the subject's key or rows, no reader gets the subject's protected
-rows (pipeline.read), a later ingest is suppressed, a training that runs stops at its next lease, and a signed receipt with
-the date by which old copies open no more is stored and journalled. Safe to repeat.
+rows (pipeline.read), what frozen layers gave for them is destroyed (pipeline.prefix_cache), a later ingest is suppressed, a
+training that runs stops at its next lease, and a signed receipt with the date by which old copies open no more is stored and
+journalled. Safe to repeat.
 Not covered, and said in the receipt: source files, models already trained, copies of what was released.
 Assumption: quarantined rejects spell the subject in clear; a row too broken for that goes with the quarantine's retention.
 """
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.holdings import Found, Kind, Look
 from pipeline.lineage import Lineage, journal_time
+from pipeline.prefix_cache import drop_prefixes
 from pipeline.receipt import (
     ERASURE_TYPE,
     Action,
@@ -77,6 +79,8 @@ def erase(home: Home, subject: str, case_id: str, by: str) -> ErasureReceipt:
     """
     check_request(subject, {"case": case_id, "name of who erases": by})
     lineage, erased = _destroy_originals(home, subject, case_id)
+    for name in erased:
+        drop_prefixes(home, name)  # computed from records one by one; whoever needs it computes it anew, without the subject
     now = journal_time(home, datetime.now(UTC))
     due = {name: (now + timedelta(days=lineage.erasure_days(name))).date().isoformat() for name in erased}
     look = Look(home, lineage, subject, {name: found.token for name, found in erased.items()})

@@ -13,8 +13,9 @@ from typing import Final, Literal
 
 from privacy.canonical import Digest, Json, canonical_json, digest_of, is_digest, merkle_root
 from privacy.checkpoint import COSIGNATURE, Verifier
-from privacy.errors import IntegrityError
+from privacy.errors import IntegrityError, PolicyError
 from privacy.gates import GateName, Requirement
+from privacy.noise_schedule import Schedule, schedule_of
 from privacy.signing import Person, TrustRoot
 
 PIPELINE_ROLE: Final = "pipeline"
@@ -211,6 +212,7 @@ class PolicyTerms:
     expected_batch_size: int
     quorum: Mapping[str, Mapping[str, int]]
     expires_hours: Mapping[str, int]
+    noise_schedule: Schedule = ()
 
     def requirement(self, gate: GateName, requested_by: str) -> Requirement:
         return Requirement(gate, self.quorum[gate], self.expires_hours[gate], requested_by)
@@ -220,7 +222,7 @@ class PolicyTerms:
         """Raises IntegrityError E-EVID-003 for anything but a policy."""
         try:
             return _terms(_Reader(value))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, PolicyError):
             raise IntegrityError("E-EVID-003", "policy.json is not a policy", "Get the bundle again") from None
 
 
@@ -262,6 +264,16 @@ class _Reader:
             raise TypeError
         return {name: self.whole(*path, name) for name in value}
 
+    def shares(self, *path: str) -> list[tuple[float, float]]:
+        """Pairs of numbers; none where nothing is said."""
+        try:
+            value = self._at(*path)
+        except KeyError:
+            return []
+        if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+            raise TypeError
+        return [(_Reader({"n": share}).real("n"), _Reader({"n": factor}).real("n")) for share, factor in value]
+
 
 def _terms(policy: _Reader) -> PolicyTerms:
     return PolicyTerms(
@@ -278,6 +290,7 @@ def _terms(policy: _Reader) -> PolicyTerms:
         expected_batch_size=policy.whole("budget", "expected_batch_size"),
         quorum={gate: policy.counts("approvals", gate, "quorum") for gate in ("use", "release")},
         expires_hours={gate: policy.whole("approvals", gate, "expires_hours") for gate in ("use", "release")},
+        noise_schedule=schedule_of(policy.shares("recipe", "noise_schedule"), policy.whole("recipe", "steps")),
     )
 
 

@@ -1,6 +1,7 @@
 """A few lines before and after de-identification, for a person to look at; nothing is stored.
 
-Only the demo calls this, on logs that it generated itself. It runs the same detector and treatments as protect.
+Only the demo calls this, on logs that it generated itself. Detector and treatments come from where protect gets them
+(`pipeline.treatment`), sealed lists, own patterns and guarded surrogates included; only the key is another.
 """
 
 from __future__ import annotations
@@ -10,26 +11,33 @@ import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from privacy.deidentify import Deidentifier
-from privacy.detect import build_detector, detect_language
+from pipeline.treatment import deidentifier_by, detector_of
+from privacy.detect import detect_language
 from privacy.policy_file import load_policy
+
+if TYPE_CHECKING:
+    from pipeline.home import Home
 
 _LOOK_AT = 400  # lines per file to choose from
 
 
-def before_and_after(logs: Path, policy_path: Path, limit: int) -> list[tuple[str, str]]:
+def before_and_after(home: Home, logs: Path, policy_path: Path, limit: int) -> list[tuple[str, str]]:
     """The `limit` texts with most findings, taken in turns from the files, so that each language shows."""
     policy = load_policy(policy_path)
-    detector = build_detector(policy.languages, policy.pii.score_threshold)
     # A throw-away key: the pseudonyms shown here are not those of the dataset.
-    treat = Deidentifier(policy.pii.entities, policy.pii.default, secrets.token_bytes(32))
+    treat = deidentifier_by(secrets.token_bytes(32), policy)
+    declared = treat.guard(detector_of(home, policy))
     per_file: list[list[tuple[int, str, str]]] = []
     for path in sorted(logs.glob("chats-*.jsonl.gz")):
         texts = list(_texts(path, policy.source.fields.text[0]))
         ranked: list[tuple[int, str, str]] = []
         for language in sorted({detect_language(t) for t in texts}):
             own = [t for t in texts if detect_language(t) == language]
+            detector = declared
+            if language not in policy.languages:  # read all the same, as protect does
+                detector = treat.guard(detector_of(home, policy, (language,)))
             for text, findings in zip(own, detector.analyze_batch(own, language), strict=True):
                 ranked.append((len({f.entity for f in findings}), text, treat.apply(text, findings)[0]))
         per_file.append(sorted(ranked, reverse=True))

@@ -2,7 +2,7 @@
 
 Guarantee: every standing raw batch, quarantine and protected dataset of every readable result is looked into; what can't be
 (no key in this role, damaged, destroyed since) is returned with `records` None, and whoever reports it must say so.
-Assumption: quarantined rejects spell the subject in clear.
+Assumption: quarantined rejects spell the subject in clear, in any of the spellings that ingest takes for one unit.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pipeline.stage import ArtifactRef, Manifest
 from pipeline.tables import read_batches
 from privacy.canonical import Digest
 from privacy.errors import PrivetError
+from privacy.tokens import spelled_anywhere
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -87,7 +88,8 @@ class Look:
     def _count(self, kind: str, ref: ArtifactRef) -> int | None:
         try:
             if kind == "quarantine":
-                return sum(names_subject(reject, self.subject) for reject in read_quarantine(self.home.store, ref))
+                spelled = spelled_anywhere(self.subject, self.lineage.subject_kind(ref.dataset))
+                return sum(names_subject(reject, spelled) for reject in read_quarantine(self.home.store, ref))
             return self._rows(ref, "subject" if kind == "raw" else "unit")
         except PrivetError:
             return None

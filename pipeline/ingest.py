@@ -91,7 +91,8 @@ class _Intake:
         except Rejected as rejected:
             self.quarantine.add(Reject(rejected.code, name, file_digest, row))
             return
-        self.raw.append(_columns(record, self.policy), len(record.original) + 2 * len(record.text) + 200)
+        size = len(record.original) + 2 * len(record.text) + len(record.image or b"") + 200
+        self.raw.append(_columns(record, self.policy), size)
 
     def _first_of_its_id(self, record: Record) -> None:
         """Ids are compared within a privacy unit only: one unit's records must not decide which records of others count.
@@ -218,11 +219,16 @@ def raw_schema(policy: Policy) -> pa.Schema:
     import pyarrow as pa
 
     names = ["subject", "record_id", "time", "label", "text", *(f"keep.{name}" for name in policy.source.fields.keep)]
-    return pa.schema([*((name, pa.string()) for name in names), ("original", pa.binary())])
+    pixels = [("image", pa.binary())] if policy.source.fields.image else []
+    return pa.schema([*((name, pa.string()) for name in names), ("original", pa.binary()), *pixels])
 
 
 def _columns(record: Record, policy: Policy) -> dict[str, object]:
-    kept = {f"keep.{name}": value for name, value in zip(policy.source.fields.keep, record.keep, strict=True)}
+    kept: dict[str, object] = {
+        f"keep.{name}": value for name, value in zip(policy.source.fields.keep, record.keep, strict=True)
+    }
+    if record.image is not None:
+        kept["image"] = record.image
     return {
         "subject": record.subject,
         "record_id": record.record_id,

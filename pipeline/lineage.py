@@ -100,8 +100,12 @@ class Lineage:
 
     def spelled(self, dataset: str, subject: str) -> str:
         """The spelling under which the dataset knows a subject, by the kind that its policies declare (the newest one's)."""
+        return spelled_subject(subject, self.subject_kind(dataset))
+
+    def subject_kind(self, dataset: str) -> str:
+        """What the subject field of the dataset holds, by the newest of its policies; `plain` where none is known."""
         kinds = [policy.source.fields.subject_kind for policy in self.policies_of(dataset)]
-        return spelled_subject(subject, kinds[-1]) if kinds else subject
+        return kinds[-1] if kinds else "plain"
 
     def erasure_days(self, dataset: str) -> int:
         """The shortest promise of any policy on the dataset."""

@@ -104,7 +104,7 @@ def generate_logs(folder: Path, spec: LogSpec) -> GeneratedLogs:
         records += len(lines)
         files += _write_shards(folder, "app", ".log.gz", lines)
     truth_path = folder / "truth" / "spans.jsonl.gz"
-    _write_gzip(truth_path, truth.rows)
+    write_gzip(truth_path, truth.rows)
     return GeneratedLogs(tuple(files), truth_path, records, list(truth.planted))
 
 
@@ -215,12 +215,12 @@ def _write_shards(folder: Path, stem: str, suffix: str, rows: Sequence[str]) -> 
     paths = []
     for shard in range(_SHARDS):
         path = folder / f"{stem}-{shard:02d}{suffix}"
-        _write_gzip(path, rows[shard * size : (shard + 1) * size])
+        write_gzip(path, rows[shard * size : (shard + 1) * size])
         paths.append(path)
     return paths
 
 
-def _write_gzip(path: Path, rows: Iterable[str]) -> None:
+def write_gzip(path: Path, rows: Iterable[str]) -> None:
     """Without file name and time in the header, so that equal content is equal bytes."""
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as packed:

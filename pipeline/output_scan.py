@@ -8,14 +8,16 @@ Not covered: kinds that are not planted here. A classifier answers with a declar
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from privacy.canonical import Json, canonical_json
+from privacy.errors import DataError
 
 if TYPE_CHECKING:
-    from privacy.redact import OutputRedactor
+    from privacy.redact import OutputRedactor, Redacted
 
 _TEMPLATES = {
     "en": "please help me with {topic}, you can reach me at {value} today",
@@ -64,16 +66,32 @@ def make_prompts(labels: Sequence[str], languages: Sequence[str]) -> list[Prompt
     return found
 
 
-def scan(prompts: Sequence[Prompt], predicted: Sequence[str], redactor: OutputRedactor) -> OutputScan:
-    """Redact each prompt and count what is left of the planted values. Raises DataError E-REDACT-001 from the redactor."""
-    rows, removed = [], dict[str, int]()
-    for prompt, label in zip(prompts, predicted, strict=True):
+def scan(prompts: Sequence[Prompt], answers: Sequence[str], redactor: OutputRedactor, labels: Sequence[str] = ()) -> OutputScan:
+    """Redact each prompt and count what is left of the planted values. Raises DataError E-REDACT-001 from the redactor.
+
+    An answer that is none of `labels` is free text of a model: it is redacted, too, and withheld where it can't be shown to be
+    clean (a model that writes nonsense is no fault of redaction).
+    """
+    rows, removed = [], Counter[str]()
+    for prompt, answer in zip(prompts, answers, strict=True):
         redacted = redactor.redact(prompt.text)
-        rows.append((redacted.text, label))
-        for kind, count in redacted.counts.items():
-            removed[kind] = removed.get(kind, 0) + count
+        removed.update(redacted.counts)
+        if answer not in labels:
+            said = _redacted_or_withheld(answer, redactor)
+            removed.update(said.counts)
+            answer = said.text
+        rows.append((redacted.text, answer))
     rendered = canonical_json([list(row) for row in rows]).decode()
     return OutputScan(tuple(rows), len(prompts), count_leaks(rendered, [p.value for p in prompts]), removed)
+
+
+def _redacted_or_withheld(text: str, redactor: OutputRedactor) -> Redacted:
+    from privacy.redact import Redacted
+
+    try:
+        return redactor.redact(text)
+    except DataError:
+        return Redacted("<withheld>")
 
 
 def count_leaks(text: str, values: Sequence[str]) -> int:

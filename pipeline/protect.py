@@ -4,7 +4,8 @@ Guarantee: the output holds no source identifier (unit and record id are keyed H
 through the detector and the policy's treatment, records of erased subjects are left out, and the raw batch is destroyed
 once the result is committed. Plaintext exists in memory only.
 Assumption: the label is of a declared closed set, so it passes through. Not applied here: the contribution bound
-(training drops by a keyed rule); records beyond it are counted. Not covered: personal data that no recognizer knows.
+(training drops by a keyed rule); records beyond it are counted. Not covered: personal data that no recognizer knows, and
+images, which pass through as pixels: nothing searches them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from pipeline.relocate import current, is_there
 from pipeline.slip_through import Carriers, SlipThrough, measure
 from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.tables import SealedTable, read_batches
-from pipeline.treatment import deidentifier_of, detector_of
+from pipeline.treatment import deidentifier_of, detector_of, left_behind
 from pipeline.writing import sealing
 from privacy.canonical import Digest, Scalar, canonical_json
 from privacy.detect import Detector, Finding, detect_language
@@ -79,7 +80,8 @@ def protect(ctx: StageContext, ingest_digest: Digest, detector: Detector | None 
 
 
 def protected_schema(policy: Policy) -> pa.Schema:
-    """unit, record_id: keyed tokens. time: day or null. lang: detected. text, kept fields: de-identified. label: as it was."""
+    """unit, record_id: keyed tokens. time: day or null. lang: detected. text, kept fields: de-identified. label, image: as
+    they were."""
     import pyarrow as pa
 
     text = pa.string()
@@ -92,6 +94,7 @@ def protected_schema(policy: Policy) -> pa.Schema:
             ("text", text),
             ("label", text),
             *((name, text) for name in policy.source.fields.keep),
+            *([("image", pa.binary())] if policy.source.fields.image else []),
         ]
     )
 
@@ -117,6 +120,8 @@ class _Treatment:
     undeclared: dict[str, Detector] = field(default_factory=dict)
     kept: dict[tuple[str, str], tuple[str, Mapping[str, int]]] = field(default_factory=dict)
     carriers: Carriers = field(default_factory=Carriers)
+    denied: Detector | None = None
+    denied_left: int = 0
 
     def texts(self, texts: Sequence[str], subjects: Sequence[str]) -> tuple[list[str], list[str]]:
         """De-identified texts and their languages."""
@@ -163,6 +168,8 @@ class _Treatment:
         treated: list[tuple[str, Mapping[str, int]]] = [("", {})] * len(texts)
         for place, text, found in self._found(texts, languages):
             treated[place] = self.deidentifier.apply(text, found, subjects[place])
+        if self.denied is not None:  # here, because who validates may not open the lists
+            self.denied_left += sum(map(bool, self.denied.analyze_batch([text for text, _ in treated], "en")))
         return treated
 
     def _found(self, texts: Sequence[str], languages: Sequence[str]) -> Iterator[tuple[int, str, list[Finding]]]:
@@ -205,6 +212,8 @@ class _Tally:
             "entities": treatment.counts.total(),
             "undeclared_language": undeclared,
             "detector": treatment.detector.version,
+            **({} if treatment.denied is None else {"denied_left": treatment.denied_left}),
+            **({"images_not_searched": self.units.total()} if policy.source.fields.image else {}),
             **{f"entities.{name}": n for name, n in sorted(treatment.counts.items())},
             **{f"language.{name}": n for name, n in sorted(treatment.languages.items())},
         }
@@ -219,7 +228,8 @@ def _protect(ctx: StageContext, raw: ArtifactRef, ingest: Digest, total: int, de
         )
     ctx.progress("protect", 0, total)
     deidentifier = deidentifier_of(ctx.home, policy)
-    treatment = _Treatment(deidentifier.guard(detector or detector_of(ctx.home, policy)), deidentifier, policy, ctx.home)
+    guarded = deidentifier.guard(detector or detector_of(ctx.home, policy))
+    treatment = _Treatment(guarded, deidentifier, policy, ctx.home, denied=left_behind(ctx.home, policy))
     record_key = keyring.derive(f"{policy.dataset}/pseudonym", "record_id")
     tally, expires = _Tally(), journal_time(ctx.home, ctx.clock()) + timedelta(days=policy.retention.vault_days)
     path = f"protect/{raw.digest.removeprefix('sha256:')[:16]}/protected.parquet"
@@ -272,6 +282,7 @@ def _protect_rows(
     vault.put_many(dataset, [(token, i, _payload(row)) for (token, row), i in zip(live, ids, strict=True)], expires)
     for index, (token, row) in enumerate(live):
         tally.units[token] += 1
+        pixels = {"image": image} if isinstance(image := row.get("image"), bytes) else {}
         table.append(
             {
                 "unit": token,
@@ -281,8 +292,9 @@ def _protect_rows(
                 "text": texts[index],
                 "label": row["label"],
                 **{name: values[index] for name, values in kept.items()},
+                **pixels,
             },
-            len(texts[index]) * 2 + 300,
+            len(texts[index]) * 2 + sum(map(len, pixels.values())) + 300,
         )
 
 

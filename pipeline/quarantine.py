@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pipeline.sources import SurveyedFile
 from pipeline.stage import ArtifactRef, Manifest
 from pipeline.tables import SealedTable, read_batches
 from privacy.canonical import Digest, Scalar
+from privacy.tokens import normal_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -100,15 +100,11 @@ def quarantine_of(manifest: Manifest) -> ArtifactRef | None:
     return manifest.outputs.get("quarantine")
 
 
-def names_subject(reject: Reject, subject: str) -> bool:
-    """Whether the raw bytes spell the subject as a whole word (NFKC, case folded); broken bytes can hide it."""
-    wanted = re.escape(_folded(subject))
+def names_subject(reject: Reject, spelled: re.Pattern[str]) -> bool:
+    """Whether the raw bytes or the file's name spell the subject (`privacy.tokens.spelled_anywhere`) in any way that ingest
+    would have taken for the same unit; broken bytes can hide it."""
     texts = (reject.row.raw.decode("utf-8", "replace"), os.fsencode(reject.file).decode("utf-8", "replace"))
-    return any(re.search(rf"(?<![0-9A-Za-z]){wanted}(?![0-9A-Za-z])", _folded(text)) for text in texts)
-
-
-def _folded(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold().strip()
+    return any(spelled.search(normal_text(text)) for text in texts)
 
 
 def _schema() -> pa.Schema:

@@ -90,7 +90,8 @@ def parse_row(raw: bytes, header: bytes | None, source: Source, line: int = 0, c
 
 def declared_fields(source: Source) -> set[str]:
     fields = source.fields
-    return {fields.subject, fields.label, *fields.text, *fields.keep, *(n for n in (fields.record_id, fields.time) if n)}
+    named = (fields.record_id, fields.time, fields.image)
+    return {fields.subject, fields.label, *fields.text, *fields.keep, *(n for n in named if n)}
 
 
 def bounded_lines(chunks: Iterator[bytes], limit: int) -> Iterator[Line]:
@@ -235,6 +236,10 @@ def _check_parquet(names: Sequence[str], groups: Sequence[pq.RowGroupMetaData], 
 
 
 def _parquet_row(number: int, values: Mapping[str, object], source: Source) -> Row:
+    if source.fields.image is not None:
+        from pipeline.images import as_text
+
+        values = {**values, source.fields.image: as_text(values.get(source.fields.image))}
     raw = as_json(values)
     if len(raw) > source.limits.max_line_bytes:
         return Row(number, raw[: source.limits.max_line_bytes], code="E-INGEST-103", cut=True)

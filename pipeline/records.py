@@ -44,6 +44,8 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         "E-INGEST-116": "a record id that an earlier record of the same subject has",
         "E-INGEST-117": "a row that does not fit the header, or broken quoting",
         "E-INGEST-118": "a line that does not match source.pattern",
+        "E-INGEST-119": "an image that can't be decoded",
+        "E-INGEST-120": "an image of another size than recipe.image_size",
         "E-INGEST-150": "a link or not a regular file",
         "E-INGEST-151": "a file that can't be read",
         "E-INGEST-152": "a corrupt or truncated compressed file",
@@ -73,6 +75,7 @@ class Record:
     text: str
     keep: tuple[str, ...]
     original: bytes  # the whole record as JSON, for the vault
+    image: bytes | None = None  # grey pixels, row by row
 
 
 def strict_json(raw: bytes) -> Mapping[str, Json]:
@@ -103,7 +106,7 @@ def decode(raw: bytes) -> str:
 
 
 def to_record(values: Mapping[str, object], original: bytes | None, policy: Policy, position: str) -> Record:
-    """Give each field its role. Raises Rejected E-INGEST-110..115.
+    """Give each field its role. Raises Rejected E-INGEST-110..115, and 119 or 120 for an image.
 
     values: by field name. original: the record's own JSON when it had one. position: the record id to use when the
     policy names no such field.
@@ -112,14 +115,14 @@ def to_record(values: Mapping[str, object], original: bytes | None, policy: Poli
     subject = _plain(values.get(fields.subject))
     if not subject or not subject.strip():
         raise Rejected("E-INGEST-110")
-    for name in (*fields.text, fields.label, *fields.keep, *(n for n in (fields.record_id, fields.time) if n)):
+    for name in (*fields.text, fields.label, *fields.keep, *(n for n in (fields.record_id, fields.time, fields.image) if n)):
         if name not in values:
             raise Rejected("E-INGEST-111")
     label = _plain(values[fields.label])
     if label not in policy.expectations.labels:
         raise Rejected("E-INGEST-113")
     text = "\n".join(part for name in fields.text if (part := _plain(values[name]) or "").strip())
-    if not text:
+    if not text and fields.text:
         raise Rejected("E-INGEST-114")
     time = _plain(values[fields.time]) if fields.time else None
     if fields.time:
@@ -129,7 +132,15 @@ def to_record(values: Mapping[str, object], original: bytes | None, policy: Poli
         raise Rejected("E-INGEST-111")
     keep = tuple(_plain(values[name]) or "" for name in fields.keep)
     subject = spelled_subject(subject, fields.subject_kind)
-    return Record(subject, record_id, time, label, text, keep, original if original is not None else as_json(values))
+    image = None if fields.image is None else _image(values[fields.image], policy)
+    return Record(subject, record_id, time, label, text, keep, original if original is not None else as_json(values), image)
+
+
+def _image(value: object, policy: Policy) -> bytes:
+    from pipeline.images import decode_image
+
+    assert policy.recipe.image_size is not None
+    return decode_image(value, policy.recipe.image_size)
 
 
 def day_of(time: str | None) -> date:

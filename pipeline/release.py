@@ -36,6 +36,7 @@ from pipeline.journal_claims import journal_checkpoint, release_state
 from pipeline.stage import CODE_VERSION, Manifest, StageContext, load_manifest
 from pipeline.training_budget import budget_scopes, refuse_lost_charges
 from pipeline.verify import Verification, verify_bundle, verify_evidence
+from privacy.calibration import describes
 from privacy.canonical import Digest, Json, digest_bytes, digest_of
 from privacy.errors import GateClosed, IntegrityError, PrivetError
 from privacy.gates import approval_of
@@ -208,7 +209,8 @@ def _ledger(case: _Case) -> Verdict:
     if spend.charged != trace.steps:
         reason = f"E-RELEASE-003: the ledger charged {spend.charged} steps, the mechanism trace says {trace.steps}"
         return Verdict("ledger", "failed", reason)
-    if (spend.noise_multiplier, spend.sampling_probability) != (trace.noise_multiplier, trace.sampling_probability):
+    claimed = trace.sampling_probability, trace.noise_multiplier, trace.noise_schedule
+    if not describes(spend.mechanism, *claimed, spend.steps):
         return Verdict("ledger", "failed", "E-RELEASE-003: the ledger charged another mechanism than the trace names")
     spent, cap = ledger.spent_epsilon(spend.scope), ledger.cap_epsilon(spend.scope)
     if spent > cap or ledger.self_audit():

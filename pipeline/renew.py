@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pipeline.lineage import Lineage
+from pipeline.prefix_cache import drop_prefixes
 from pipeline.provisional import keep, provisional
 from pipeline.relocate import KIND, chain, moves
 from pipeline.stage import ArtifactRef
@@ -219,6 +220,7 @@ def _drop_checkpoints(home: Home, dataset: str) -> list[str]:
 
     A training cut short that was not resumed by then would keep what it learnt of the erased.
     """
+    drop_prefixes(home, dataset)  # sealed under the same key, read at the start of a training only
     running = []
     for lock in sorted((home.path / "checkpoints").glob("*.lock")):
         pointer = lock.with_suffix(".json")

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pipeline.assemble import read_trace
 from pipeline.claims import claim_of
 from pipeline.evidence import RunDigests, is_pipeline, use_subject
+from pipeline.images import NOT_SEARCHED
 from pipeline.report_anchor import how_to_verify
 from pipeline.report_page import Basis, Figure, Report, Section
 from pipeline.report_plots import bounds_plot, budget_plot, counts_plot, utility_plot
@@ -197,6 +198,7 @@ class _Facts:
             "Counts of what was found and replaced before training. They are exact, and stand outside the privacy claim. "
             "Detection misses some personal data; how much was not measured on this dataset, as it has no labelled sample.",
             *([SENTENCE] if "miss_bound" in facts else []),
+            *([NOT_SEARCHED] if self.ctx.policy.source.fields.image else []),
         )
         figures = slip_figures(self.documents["slip_through"].value, self.documents["slip_through"].digest)
         figures += _stage_figures(facts, source) + _document_figures(self.documents["redaction"], "redaction of outputs: ")

@@ -17,8 +17,9 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from pipeline.lineage import Lineage, journal_time
+from pipeline.prefix_cache import drop_prefix, kept
 from pipeline.receipt import COMPLETED_TYPE
-from pipeline.relocate import current
+from pipeline.relocate import current, is_there
 from pipeline.renew import CLASSES, Renewal, renew
 from pipeline.stage import ArtifactRef, Manifest
 from pipeline.training_budget import SealedCheckpoints, only_trainer
@@ -32,13 +33,15 @@ if TYPE_CHECKING:
     from privacy.journal import Entry
 
 AHEAD_DAYS = 7
+PREFIX = "frozen layers"
 _BATCH = 1000  # names in one journal entry
 _DAYS: Mapping[str, str] = {"raw": "raw_days", "quarantine": "quarantine_days", "protected": "protected_days"}
 
 
 @dataclass(frozen=True, slots=True)
 class Due:
-    """One sealed thing whose days are over: an object by its manifest, or a checkpoint by the key of its training."""
+    """One sealed thing whose days are over: an object by its manifest, a checkpoint by the key of its training, what frozen
+    layers gave by its pointer."""
 
     kind: str
     dataset: str
@@ -193,7 +196,7 @@ class _Work:
             self.faults.append(f"{dataset}: {error.code}: {error.cause}")
 
     def expire(self, lineage: Lineage, dataset: str) -> None:
-        due = [*self._objects(lineage, dataset), *self._checkpoints(lineage, dataset)]
+        due = [*self._objects(lineage, dataset), *self._checkpoints(lineage, dataset), *self._prefixes(lineage, dataset)]
         originals = self.home.vault.overdue(dataset, self.at)
         counts = dict(sorted(Counter(d.kind for d in due).items()))
         if originals:
@@ -217,7 +220,9 @@ class _Work:
         self.home.vault.expire(dataset, self.at)
 
     def _destroy(self, item: Due) -> None:
-        if item.ref is not None:
+        if item.kind == PREFIX:
+            drop_prefix(self.home, item.name)
+        elif item.ref is not None:
             self.home.store.shred(item.ref)
         else:
             with only_trainer(self.home, item.name):
@@ -247,6 +252,19 @@ class _Work:
             manifest = lineage.manifests.get(read_by.get(pointer.stem, ""))
             if self._over(saved, lineage, manifest, "checkpoint_days") and not is_training(self.home, pointer.stem):
                 yield Due("checkpoint", dataset, pointer.stem)
+
+    def _prefixes(self, lineage: Lineage, dataset: str) -> Iterator[Due]:
+        """What frozen layers gave: as old as a checkpoint may be, and never older than the protected dataset itself."""
+        for pointer, ref in kept(self.home):
+            if ref.dataset != dataset:
+                continue
+            saved = datetime.fromtimestamp(pointer.stat().st_mtime, UTC)
+            manifest = lineage.manifests.get(ref.version)
+            protected = None if manifest is None else manifest.outputs.get("protected")
+            gone = protected is not None and not is_there(self.home, protected)
+            over = manifest is not None and self._over(lineage.made_at[ref.version], lineage, manifest, "protected_days")
+            if gone or over or self._over(saved, lineage, manifest, "checkpoint_days"):
+                yield Due(PREFIX, dataset, pointer.stem)
 
     def _over(self, since: datetime, lineage: Lineage, manifest: Manifest | None, field_name: str) -> bool:
         """By the policy that promised the days. Without it nothing is destroyed, and that is said."""

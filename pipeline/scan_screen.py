@@ -107,4 +107,4 @@ def print_summary(console: Console, summary: Summary) -> None:
             table.add_row(Text(entity, style=colour(entity)), str(count), recognizer)
         console.print(table)
     total = summary.found.total()
-    console.print(Text(f"{total} findings in {summary.touched} of {summary.records} records"))
+    console.print(Text(f"{total} finding{'' if total == 1 else 's'} in {summary.touched} of {summary.records} records"))

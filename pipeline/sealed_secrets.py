@@ -1,6 +1,8 @@
-"""Connections and variables of Airflow, sealed in the Privet home; the pointer files hold names and digests only.
+"""Connections and variables of Airflow and the lists of detection, sealed in the Privet home; the pointer files hold names and
+digests only.
 
-Guarantee: a value lies on disk as ciphertext under the key domain `airflow/secrets`, bound to its kind and name, so one
+Guarantee: a value lies on disk as ciphertext under the key domain `airflow/secrets`, a list (`pii.deny`) under
+`detection/deny`, which a steward opens too; each is bound to its kind and name, so one
 secret can't be put in another's place; a replaced or removed value is shredded; setting and removing are journalled, and
 so is each unwrap. A value is never in an argument list, an error or a listing.
 Not covered: whoever may open the home's keyring can read every secret of it; a process killed between two steps of
@@ -27,9 +29,9 @@ from privacy.errors import EnvironmentFault, IntegrityError, PrivetError, UsageE
 if TYPE_CHECKING:
     from pipeline.home import Home
 
-Kind = Literal["connection", "variable", "config"]
-KINDS: tuple[Kind, ...] = ("connection", "variable", "config")
-DATASET, DATA_CLASS = "airflow", "secrets"
+Kind = Literal["connection", "variable", "config", "list"]
+KINDS: tuple[Kind, ...] = ("connection", "variable", "config", "list")
+AIRFLOW, LISTS = ("airflow", "secrets"), ("detection", "deny")  # dataset and data class of what Airflow asks for, and of lists
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 _URI = re.compile(r"[a-z][a-z0-9+.-]{0,60}://\S*")
 _MOST_BYTES = 64 << 10
@@ -45,6 +47,11 @@ class SecretName:
     @property
     def path(self) -> str:
         return f"{self.kind}/{self.name}"
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Dataset and data class, and so who may open it."""
+        return LISTS if self.kind == "list" else AIRFLOW
 
 
 def secret_name(kind: str, name: str) -> SecretName:
@@ -80,7 +87,8 @@ class SealedSecrets:
         check_value(name, value)
         with self._lock(), provisional(self._home.store):
             before = self._ref(name)
-            ref = self._home.store.put_sealed(value.encode(), dataset=DATASET, path=name.path, data_class=DATA_CLASS)
+            dataset, data_class = name.place
+            ref = self._home.store.put_sealed(value.encode(), dataset=dataset, path=name.path, data_class=data_class)
             self._home.journal.append("secret_set", {"secret": name.path, "object": ref.digest})
             _write_whole(self._pointer(name), canonical_json(ref.to_json()))
             keep([ref])
@@ -113,7 +121,7 @@ class SealedSecrets:
             return None
         except (OSError, PrivetError):
             ref = None
-        if ref is None or (ref.dataset, ref.data_class, ref.path) != (DATASET, DATA_CLASS, name.path):
+        if ref is None or (ref.dataset, ref.data_class, ref.path) != (*name.place, name.path):
             raise IntegrityError(
                 "E-SECRET-006",
                 "the file that names a sealed secret was altered",

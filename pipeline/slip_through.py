@@ -131,6 +131,15 @@ def miss_bound(missed: int, planted: int, level: float) -> float:
     return min(1.0, math.ceil(float(betaincinv(missed + 1, planted - missed, level)) * 1e6 + 1e-9) / 1e6)
 
 
+def share_at_least(count: int, total: int, level: float = LEVEL) -> float:
+    """One-sided Clopper-Pearson lower bound on a share, 0 for none of none. Source: Clopper and Pearson 1934."""
+    if not count:
+        return 0.0
+    from scipy.special import betaincinv
+
+    return float(betaincinv(count, total - count + 1, 1 - level))
+
+
 def _slipped(item: Planted, treated: str, findings: Sequence[Finding]) -> bool:
     value = item.text[item.start : item.end]
     left = [True] * len(value)

@@ -102,9 +102,11 @@ def run_train(
 ) -> Digest:
     """Raises GateClosed before any step when nobody approved exactly this use."""
     from pipeline.approve import use_subject
+    from pipeline.launch import train_elsewhere
     from pipeline.train import train
 
     ctx = _context(home, policy_path, run_id, requested_by, progress, {"protect": protect, "validate": validate})
+    train_elsewhere(protect, validate, run_id)
     budget = ctx.policy.budget
     subject = use_subject(ctx.policy_digest, protect, validate, budget.epsilon, budget.delta)
     return train(ctx, protect, subject).digest

@@ -121,6 +121,7 @@ def _train(
     ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: SealedCheckpoints, watched: list[Watch]
 ) -> StageOutput:
     from pipeline.launch import crew_of
+    from pipeline.tracking import followed
     from training.config import TrainingConfig
     from training.trainer import Lease, Unmetered, train_model
 
@@ -145,10 +146,15 @@ def _train(
         return WatchedLease(opened[0], watch)
 
     _use_cores()
-    announce, progress = partial(_announce, ctx, attempt.key), partial(ctx.progress, "train")
+    announce = partial(_announce, ctx, attempt.key)
     try:
-        with crew_of(policy.recipe.processes if private else 1) as crew:
-            outcome = train_model(config, data.training, open_lease, checkpoints, announce, progress, _device(), crew)
+        with (
+            followed(ctx, config, lambda: sum(lease.taken for lease in opened)) as follower,
+            crew_of(policy.recipe.processes if private else 1) as crew,
+        ):
+            outcome = train_model(
+                config, data.training, open_lease, checkpoints, announce, follower.progress, _device(), crew, follower.observe
+            )
     except GateClosed:
         for lease in opened:  # it can never finish: what was not leased goes back
             lease.settle()
@@ -370,7 +376,9 @@ def _records(table: object) -> list[Record]:
 
     assert isinstance(table, pa.Table)
     columns = [table[name].to_pylist() for name in ("unit", "record_id", "text", "label")]
-    return [Record(unit, record_id, text or "", label) for unit, record_id, text, label in zip(*columns, strict=True)]
+    images = table["image"].to_pylist() if "image" in table.column_names else [None] * len(table)
+    rows = zip(*columns, images, strict=True)
+    return [Record(unit, record_id, text or "", label, image) for unit, record_id, text, label, image in rows]
 
 
 def _refuse_foreign(ctx: StageContext, manifest: Manifest) -> None:

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from pipeline.provisional import keep
 from pipeline.stage import ArtifactRef, load_manifest
 from pipeline.store_files import sync_folder
+from privacy.calibration import mechanism_of
 from privacy.canonical import Digest, Json, canonical_json, parse_canonical
 from privacy.errors import EnvironmentFault, IntegrityError, PolicyError, PrivetError
 from privacy.ledger_rows import request_fingerprint
-from privacy.mechanisms import PoissonSampledGaussian
+from privacy.noise_schedule import schedule_of
 
 if TYPE_CHECKING:
     from pipeline.home import Home
@@ -85,8 +86,9 @@ class LedgerLease:
         """
         self._ledger, self._key, self._before_settling = ledger, key, before_settling
         refuse_another_unit(ledger, policy, scopes)
-        _open(ledger, policy, scopes)
-        mechanism = PoissonSampledGaussian(policy.budget.sampling_probability, noise_multiplier)
+        open_scopes(ledger, policy, scopes)
+        schedule = schedule_of(policy.recipe.noise_schedule, policy.recipe.steps)
+        mechanism = mechanism_of(policy.budget.sampling_probability, noise_multiplier, schedule, steps)
         ledger.reserve_many(key, scopes, mechanism, steps)
         found = ledger.spend(key)
         assert found is not None
@@ -103,7 +105,7 @@ class LedgerLease:
         self._ledger.settle(self._key, self.taken)
 
 
-def _open(ledger: Ledger, policy: Policy, scopes: Sequence[str]) -> None:
+def open_scopes(ledger: Ledger, policy: Policy, scopes: Sequence[str]) -> None:
     """Another dataset's own terms stand; one that nobody trained on yet gets those of the first policy that does."""
     budget, unit = policy.budget, policy.privacy_unit.name
     known = set(ledger.scopes())

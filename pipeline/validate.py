@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pipeline.read import read_protected
 from pipeline.residual import looking_with, quiet_great_expectations, residual_expectation
 from pipeline.second_look import SecondLook, second_look
+from pipeline.slip_through import share_at_least
 from pipeline.stage import StageContext, StageOutput, StageResult, load_manifest, run_stage
 from pipeline.treatment import checking_detector
 from privacy.canonical import Digest, Json, Scalar, canonical_json
@@ -32,7 +33,13 @@ if TYPE_CHECKING:
 # (one shared account, a constant): training would learn from a sliver of the data. Below it, dropping is only counted.
 MAX_SHARE_BEYOND_BOUND = 0.5
 _RANK = "privet.record_of_unit"  # a derived column: the position of a record among those of its unit, from 1
+_PIXELS = "privet.pixels"  # a derived column: how many pixels the image of a record has
 MISSES, SECOND_LOOK = "expect_planted_values_to_be_found", "expect_column_values_to_hold_no_name_that_another_model_sees"
+DENIED = "expect_no_value_of_a_sealed_list"
+# Where the policy names no bound, what is refused is a detection that is shown (at 95 %) to miss over this share of the planted
+# values, and texts in over this share of which the other model is shown to see a name: a wrong language, a rule set to nothing.
+# An upper bound as the default would refuse small runs: few planted values can't show a low rate, however good detection is.
+BROKEN_DETECTION = 0.25
 _COUNTS = ("element_count", "unexpected_count", "missing_count")
 
 
@@ -105,30 +112,44 @@ def build_suite(policy: Policy) -> Any:
     gx = quiet_great_expectations()
     gxe: Any = importlib.import_module("great_expectations.expectations")
     wanted, keep = policy.expectations, policy.source.fields.keep
-    columns = ["unit", "record_id", "time", "lang", "text", "label", *keep]
+    columns = ["unit", "record_id", "time", "lang", "text", "label", *keep, _RANK]
+    texts = ["text"] if policy.source.fields.text else []  # pictures without words have nothing to look at
     residual = residual_expectation()
     clean = 1.0 - wanted.max_residual_pii_rate
     return gx.ExpectationSuite(
         name=policy.name,
         expectations=[
-            gxe.ExpectTableColumnsToMatchSet(column_set=[*columns, _RANK], exact_match=True),
+            gxe.ExpectTableColumnsToMatchSet(column_set=[*columns, *_pixels(policy)], exact_match=True),
             gxe.ExpectTableRowCountToBeBetween(min_value=wanted.min_records),
-            *(gxe.ExpectColumnValuesToNotBeNull(column=name) for name in ("unit", "record_id", "label", "text", "lang")),
+            *(
+                gxe.ExpectColumnValuesToNotBeNull(column=name)
+                for name in ("unit", "record_id", "label", "text", "lang", *_pixels(policy))
+            ),
             gxe.ExpectColumnValuesToBeUnique(column="record_id"),
             gxe.ExpectColumnValuesToMatchRegex(column="unit", regex=r"\Au[a-z2-7]{24}\Z"),
             gxe.ExpectColumnValuesToMatchRegex(column="record_id", regex=r"\Ar[a-z2-7]{24}\Z"),
             gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(wanted.labels)),
-            gxe.ExpectColumnValuesToMatchRegex(column="text", regex=r"\S", mostly=wanted.text_completeness),
+            *(gxe.ExpectColumnValuesToMatchRegex(column=n, regex=r"\S", mostly=wanted.text_completeness) for n in texts),
+            *(
+                gxe.ExpectColumnValuesToBeBetween(column=name, min_value=size, max_value=size)
+                for name, size in _pixels(policy).items()
+            ),
             gxe.ExpectColumnUniqueValueCountToBeBetween(column="unit", min_value=wanted.min_units),
             gxe.ExpectColumnValuesToBeBetween(
                 column=_RANK, min_value=1, max_value=policy.privacy_unit.max_records, mostly=1 - MAX_SHARE_BEYOND_BOUND
             ),
             *(
                 residual(column=name, mostly=clean, kept=kept_types(policy), score_threshold=policy.pii.score_threshold)
-                for name in ("text", *keep)
+                for name in (*texts, *keep)
             ),
         ],
     )
+
+
+def _pixels(policy: Policy) -> dict[str, int]:
+    """The derived column of a source with images, and the number of pixels that each must have."""
+    size = policy.recipe.image_size
+    return {} if policy.source.fields.image is None or size is None else {_PIXELS: size[0] * size[1]}
 
 
 def kept_types(policy: Policy) -> list[str]:
@@ -156,19 +177,30 @@ def _beside_the_suite(manifest: Manifest, looked: SecondLook, policy: Policy) ->
     """What the policy asks of detection itself: the bound on what slips through, and the other model's look."""
     found = []
     wanted = policy.expectations
-    if wanted.max_miss_bound < 1:
-        planted, missed = manifest.facts.get("canaries_planted"), manifest.facts.get("canaries_missed")
-        bound = manifest.facts.get("miss_bound")
-        outcome: Outcome = "not_evaluated"
-        counts: dict[str, int] = {}
-        if isinstance(planted, int) and isinstance(missed, int) and isinstance(bound, float | int):
-            outcome = "passed" if bound <= wanted.max_miss_bound else "failed"
-            counts = {"element_count": planted, "unexpected_count": missed}
+    planted, missed = manifest.facts.get("canaries_planted"), manifest.facts.get("canaries_missed")
+    bound = manifest.facts.get("miss_bound")
+    outcome: Outcome = "not_evaluated"
+    counts: dict[str, int] = {}
+    if isinstance(planted, int) and isinstance(missed, int) and isinstance(bound, float | int):
+        most = wanted.max_miss_bound
+        holds = share_at_least(missed, planted) <= BROKEN_DETECTION if most is None else bound <= most
+        outcome = "passed" if holds else "failed"
+        counts = {"element_count": planted, "unexpected_count": missed}
+    if wanted.max_miss_bound != 1 and (counts or wanted.max_miss_bound is not None):
         found.append(Checked(MISSES, "text", outcome, not counts, counts))
-    if policy.pii.second_look == "required" or (looked.texts and wanted.max_second_look_rate < 1):
+    if policy.pii.deny:
+        left, records = manifest.facts.get("denied_left"), manifest.facts.get("records")
+        outcome, counts = "not_evaluated", {}
+        if isinstance(left, int) and isinstance(records, int):
+            outcome, counts = "failed" if left else "passed", {"element_count": records, "unexpected_count": left}
+        found.append(Checked(DENIED, "text", outcome, not counts, counts))
+    most = wanted.max_second_look_rate
+    if policy.pii.second_look == "required" or (looked.texts and most != 1):
         outcome = "not_evaluated"
         if looked.texts:
-            outcome = "passed" if looked.flagged <= wanted.max_second_look_rate * looked.texts else "failed"
+            shown = share_at_least(looked.flagged, looked.texts)
+            holds = shown <= BROKEN_DETECTION if most is None else looked.flagged <= most * looked.texts
+            outcome = "passed" if holds else "failed"
         counts = {"element_count": looked.texts, "unexpected_count": looked.flagged}
         found.append(Checked(SECOND_LOOK, "text", outcome, not looked.is_there, counts))
     return found
@@ -178,6 +210,8 @@ def _frame(ctx: StageContext, manifest: Manifest) -> pd.DataFrame:
     frame: pd.DataFrame = read_protected(ctx.home, manifest).to_pandas()
     if _RANK not in frame.columns and "unit" in frame.columns:
         frame[_RANK] = frame.groupby("unit").cumcount() + 1
+    if "image" in frame.columns:  # the library counts pixels, and never gets the picture
+        frame[_PIXELS] = frame.pop("image").map(len, na_action="ignore")
     return frame
 
 
@@ -256,7 +290,8 @@ def _closed(checked: Sequence[Checked], verdict: Outcome, policy: Policy) -> Gat
 
 def what_failed(checked: Checked, policy: Policy) -> str:
     """The key of the policy that asked for it, and counts: `expectations.min_units: 12 of 100 wanted`. Holds no value."""
-    key, said = _asked(checked, policy)
+    wrong_image = "source.fields.image", "have no image of the declared size"
+    key, said = wrong_image if checked.column == _PIXELS else _asked(checked, policy)
     counts = checked.counts
     if checked.outcome == "not_evaluated":
         return f"{key}: {'could not be evaluated' if checked.errored else 'saw no value'}"
@@ -269,6 +304,8 @@ def what_failed(checked: Checked, policy: Policy) -> str:
 
 def _asked(checked: Checked, policy: Policy) -> tuple[str, str]:
     """Policy key, and what is said beside the counts; for a least number, that number."""
+    if beside := _asked_of_detection(checked, policy):
+        return beside
     column, wanted = checked.column or "", policy.expectations
     field = {"unit": "subject", "lang": "text"}.get(column, column if column in ("record_id", "text", "label") else "keep")
     match checked.expectation.removeprefix("expect_").removeprefix("column_values_to_"), column:
@@ -286,11 +323,6 @@ def _asked(checked: Checked, policy: Policy) -> tuple[str, str]:
         case "hold_no_residual_pii", _:
             rate = wanted.max_residual_pii_rate
             return "expectations.max_residual_pii_rate", f"hold personal data in {column}; at most {rate} may"
-        case "planted_values_to_be_found", _:
-            return "expectations.max_miss_bound", f"slipped through; the upper bound may be {wanted.max_miss_bound}"
-        case "hold_no_name_that_another_model_sees", _:
-            rate = wanted.max_second_look_rate
-            return "expectations.max_second_look_rate", f"hold a name for another model; at most {rate} may"
         case "not_be_null", _:
             return f"source.fields.{field}", f"have no {column}"
         case "be_unique", _:
@@ -298,3 +330,22 @@ def _asked(checked: Checked, policy: Policy) -> tuple[str, str]:
         case "match_regex", _:
             return f"source.fields.{field}", f"have a {column} that is no pseudonym of this home"
     return "source.fields", "the columns of the protected dataset are not those that the policy names"
+
+
+def _asked_of_detection(checked: Checked, policy: Policy) -> tuple[str, str] | None:
+    """The same for what is judged beside the suite."""
+    wanted = policy.expectations
+    match checked.expectation:
+        case name if name == MISSES:
+            bound = wanted.max_miss_bound
+            allowed = (
+                f"{BROKEN_DETECTION} may not be shown to be missed" if bound is None else f"the upper bound may be {bound}"
+            )
+            return "expectations.max_miss_bound", f"slipped through; {allowed}"
+        case name if name == DENIED:
+            return "pii.deny", "still hold a value of a sealed list"
+        case name if name == SECOND_LOOK:
+            most = wanted.max_second_look_rate
+            said = f"at most {BROKEN_DETECTION if most is None else most} may"
+            return "expectations.max_second_look_rate", f"hold a name for another model; {said}"
+    return None

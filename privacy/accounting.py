@@ -4,10 +4,6 @@ Rényi differential privacy of the Poisson-subsampled Gaussian mechanism, add-or
     D_alpha = log A(alpha) / (alpha - 1),  A(alpha) = E_{z ~ N(0, sigma^2)} [(1 - q + q exp((2z - 1) / (2 sigma^2)))^alpha]
 Source: Mironov, Talwar, Zhang 2019 (1908.10530), sections 3.2 and 3.3; composition adds D_alpha; conversion to (epsilon,
 delta): Canonne, Kamath, Steinke 2020 (2004.00010), proposition 12.
-Integer alpha: the binomial sum, rearranged so that every term is positive (A - 1, no cancellation). Fractional alpha: the
-integral itself by the trapezoidal rule, whose error falls exponentially for such integrands; the paper's double series has
-alternating signs and slow tails. The integral counts only if it agrees with the sums where both exist and keeps within the
-bounds that log-convexity of A puts on it; otherwise the upper of those bounds counts.
 Guarantee: charges are whole multiples of 1e-12 rounded up, epsilon a multiple of 1e-6 rounded up, and what
 `calibrate_noise` returns is admitted by an empty ledger scope of the same epsilon and delta.
 Assumption: the mechanism really ran as described (the audit probes that); floating-point noise sampling is not modelled.
@@ -22,10 +18,11 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import gammaln
 
 from privacy.canonical import Json
 from privacy.errors import IntegrityError, PolicyError
+from privacy.noise_schedule import Schedule, noise_multipliers, shares_fault
+from privacy.renyi import MARGIN, log_moments
 from privacy.rounding import shown_up
 
 FloatArray = NDArray[np.float64]
@@ -46,9 +43,8 @@ _EPSILON_STEPS = 10**6
 _NOISE_STEPS = 10**4
 _NOISE_MAX = 10**4  # larger multipliers than 10 000 mean that the request makes no sense
 _ORDERS = np.array(ORDERS)
-_MARGIN = 1e-13  # on log A; with the relative one above the rounding of doubles in either way of computing it
 _RELATIVE_MARGIN = 1e-11  # the logarithms of factorials up to 1024! lose that much
-_SIGMA_QUADRATURE = 0.1  # below it the grid would be long and no such mechanism is private: bounds only
+_TOGETHER = 8  # below, each keeps its own place in the cache
 _FLOATING_POINT_NOTE = "Floating-point effects of noise sampling are outside this figure."
 
 
@@ -58,6 +54,7 @@ class MechanismTrace:
 
     steps: charged to the ledger, those of crashed leases too; steps_in_model: those the released weights went through.
     delta, epsilon: the claim; epsilon from RDP, rounded up. clipping_norm: L2, per privacy unit and step.
+    noise_multiplier: of every step, or the base that noise_schedule multiplies (see `privacy.noise_schedule`).
     """
 
     mechanism: str
@@ -77,8 +74,10 @@ class MechanismTrace:
     ledger_key: str
     sampler: str
     noise_source: str
+    noise_schedule: Schedule = ()
 
     def to_json(self) -> dict[str, Json]:
+        changing: dict[str, Json] = {"noise_schedule": [list(part) for part in self.noise_schedule]}
         return {
             "mechanism": self.mechanism,
             "privacy_unit": self.privacy_unit,
@@ -97,12 +96,13 @@ class MechanismTrace:
             "ledger_key": self.ledger_key,
             "sampler": self.sampler,
             "noise_source": self.noise_source,
+            **(changing if self.noise_schedule else {}),
         }
 
     @classmethod
     def from_json(cls, value: Json) -> MechanismTrace:
         """Raises IntegrityError E-ACCOUNT-003 for what is not such a trace or describes no mechanism known here."""
-        if not isinstance(value, Mapping) or set(value) != set(cls.__slots__):
+        if not isinstance(value, Mapping) or set(value) | {"noise_schedule"} != set(cls.__slots__):
             raise _malformed_trace()
         trace = cls(
             mechanism=_text(value["mechanism"]),
@@ -122,6 +122,7 @@ class MechanismTrace:
             ledger_key=_text(value["ledger_key"]),
             sampler=_text(value["sampler"]),
             noise_source=_text(value["noise_source"]),
+            noise_schedule=schedule_from_json(value["noise_schedule"]) if "noise_schedule" in value else (),
         )
         _check_trace(trace)
         return trace
@@ -139,17 +140,36 @@ def rdp_poisson_gaussian(sampling_probability: float, noise_multiplier: float) -
 @lru_cache(maxsize=8192)
 def charge_vector(sampling_probability: float, noise_multiplier: float) -> tuple[int, ...]:
     """The same as whole units of 1e-12: exact to add up, whatever the number of steps."""
-    _check_mechanism(sampling_probability, noise_multiplier)
+    return charge_vectors(sampling_probability, (noise_multiplier,))[0]
+
+
+@lru_cache(maxsize=256)
+def charge_vectors(sampling_probability: float, noise_multipliers: tuple[float, ...]) -> tuple[tuple[int, ...], ...]:
+    """As `charge_vector` for many at once, which takes a tenth of the time that one by one takes."""
+    for noise_multiplier in noise_multipliers:
+        _check_mechanism(sampling_probability, noise_multiplier)
+    sigmas = np.array(noise_multipliers, dtype=np.float64)
     if sampling_probability == 1.0:  # the Gaussian mechanism itself
-        log_a = _ORDERS * (_ORDERS - 1) / (2 * noise_multiplier**2)
+        log_a = _ORDERS * (_ORDERS - 1) / (2 * sigmas[:, None] ** 2)
     else:
-        log_a = _log_a(sampling_probability, noise_multiplier)
-    return whole_units(log_a / (_ORDERS - 1))
+        log_a = log_moments(sampling_probability, sigmas, _ORDERS)
+    return tuple(whole_units(row) for row in log_a / (_ORDERS - 1))
+
+
+def charges_of_pairs(pairs: tuple[tuple[float, float], ...]) -> list[tuple[int, ...]]:
+    """One charge for each (sampling probability, noise multiplier); many of one probability are computed together."""
+    if len(pairs) < _TOGETHER:
+        return [charge_vector(*pair) for pair in pairs]
+    found: dict[tuple[float, float], tuple[int, ...]] = {}
+    for q in {probability for probability, _ in pairs}:
+        sigmas = tuple(sigma for probability, sigma in pairs if probability == q)
+        found.update(zip(((q, sigma) for sigma in sigmas), charge_vectors(q, sigmas), strict=True))
+    return [found[pair] for pair in pairs]
 
 
 def whole_units(rdp: FloatArray) -> tuple[int, ...]:
     """RDP [len(ORDERS)] as computed in doubles -> whole units that are not below the true value; not finite: no bound."""
-    safe = rdp * (1 + _RELATIVE_MARGIN) + _MARGIN / (_ORDERS - 1)
+    safe = rdp * (1 + _RELATIVE_MARGIN) + MARGIN / (_ORDERS - 1)
     return tuple(math.ceil(r * UNITS) if r < _NO_BOUND / UNITS else _NO_BOUND for r in safe.tolist())
 
 
@@ -227,8 +247,19 @@ def recompute_epsilon(trace: MechanismTrace) -> float:
     Raises IntegrityError E-ACCOUNT-003 for a mechanism or relation that this accountant does not know.
     """
     _check_trace(trace)
-    charge = charge_vector(trace.sampling_probability, trace.noise_multiplier)
-    return epsilon_of_charge([trace.steps * units for units in charge], trace.delta)
+    return epsilon_of_charge(
+        scheduled_charge(trace.sampling_probability, trace.noise_multiplier, trace.noise_schedule, trace.steps), trace.delta
+    )
+
+
+def scheduled_charge(sampling_probability: float, base: float, schedule: Schedule, steps: int) -> list[int]:
+    """Charge of the first `steps` steps, in whole units; schedule (): `base` throughout."""
+    parts = noise_multipliers(base, schedule, steps)
+    total = [0] * len(ORDERS)
+    vectors = charge_vectors(sampling_probability, tuple(multiplier for multiplier, _ in parts))
+    for (_, count), vector in zip(parts, vectors, strict=True):
+        total = [used + count * units for used, units in zip(total, vector, strict=True)]
+    return total
 
 
 def privacy_statement(trace: MechanismTrace) -> str:
@@ -242,7 +273,7 @@ def privacy_statement(trace: MechanismTrace) -> str:
         f"Mechanism: {trace.steps} charged steps ({trace.steps_in_model} in the released model) of Poisson sampling with "
         f"probability {trace.sampling_probability:.6g} (expected batch {trace.expected_batch_size} of a public population of "
         f"{trace.population}), clipping to L2 norm {trace.clipping_norm:.6g}, Gaussian noise with multiplier "
-        f"{trace.noise_multiplier:.6g}; accountant: {trace.accountant}. "
+        f"{trace.noise_multiplier:.6g}{_changes(trace)}; accountant: {trace.accountant}. "
         "It assumes that each unit is sampled independently, that its contribution is clipped as stated, that noise and "
         "sampling are unpredictable to the attacker, and that population and batch size were not computed from the data. "
         f"{_FLOATING_POINT_NOTE} It does not cover other uses of the same data outside this ledger, what is learned about "
@@ -250,66 +281,11 @@ def privacy_statement(trace: MechanismTrace) -> str:
     )
 
 
-def _log_a(q: float, sigma: float) -> FloatArray:
-    """log A at each of ORDERS; never below the true value by more than _MARGIN."""
-    whole = {int(order) for order in ORDERS if order == int(order)} | set(range(19))
-    exact = {alpha: _log_a_integer(alpha, q, sigma) for alpha in whole}
-    fractional = [order for order in ORDERS if order != int(order)]
-    *guesses, low, middle, high = _log_a_quadrature(np.array([*fractional, 2.0, 8.0, 16.0]), q, sigma).tolist()
-    # Where both ways can be had they must agree; a quadrature that fails this is not believed anywhere.
-    agrees = all(abs(g - exact[n]) <= 1e-9 * exact[n] + _MARGIN for n, g in ((2, low), (8, middle), (16, high)))
-    guesses = guesses if agrees else [math.inf] * len(fractional)
-    chosen = {order: _within_bounds(order, guess, exact) for order, guess in zip(fractional, guesses, strict=True)}
-    return np.array([exact[int(order)] if order == int(order) else chosen[order] for order in ORDERS])
-
-
-def _log_a_integer(alpha: int, q: float, sigma: float) -> float:
-    """log(1 + sum_{k=2}^{alpha} C(alpha,k) (1-q)^(alpha-k) q^k (exp((k^2-k)/(2 sigma^2)) - 1)).
-
-    The paper's sum (its section 3.3) less the binomial expansion of 1, so k = 0 and 1 vanish and all terms are positive.
-    """
-    if alpha < 2:
-        return 0.0
-    k = np.arange(2, alpha + 1, dtype=np.float64)
-    growth = (k * k - k) / (2 * sigma**2)
-    log_terms = (
-        gammaln(alpha + 1) - gammaln(k + 1) - gammaln(alpha - k + 1)
-        + (alpha - k) * math.log1p(-q) + k * math.log(q)
-        + growth + np.log(-np.expm1(-growth))
-    )  # fmt: skip
-    return float(np.logaddexp(0.0, _log_sum_exp(log_terms)))
-
-
-def _log_a_quadrature(orders: FloatArray, q: float, sigma: float) -> FloatArray:
-    """log A by the trapezoidal rule over z; the mass lies between -12 sigma and max(alpha) + 12 sigma.
-
-    The integrand is analytic for |Im z| < pi sigma^2, so a step of min(sigma, sigma^2)/10 leaves an error below e^-50.
-    """
-    if sigma < _SIGMA_QUADRATURE:
-        return np.full(len(orders), np.inf)  # outside its bounds, so the upper bound counts
-    step = min(sigma, sigma**2) / 10
-    z = np.arange(-12 * sigma, float(orders.max()) + 12 * sigma, step)
-    log_density = -(z**2) / (2 * sigma**2) - math.log(sigma * math.sqrt(2 * math.pi)) + math.log(step)
-    log_ratio = np.logaddexp(math.log1p(-q), math.log(q) + (2 * z - 1) / (2 * sigma**2))
-    return _log_sum_exp(log_density + orders[:, None] * log_ratio)
-
-
-def _log_sum_exp(terms: FloatArray) -> FloatArray:
-    """Over the last axis; scipy's own takes ten times as long for rows this short."""
-    largest = terms.max(axis=-1, keepdims=True)
-    result: FloatArray = largest[..., 0] + np.log(np.exp(terms - largest).sum(axis=-1))
-    return result
-
-
-def _within_bounds(order: float, guess: float, exact: Mapping[int, float]) -> float:
-    """log A is convex: chords of integer orders bound it above, their extensions below. Outside: the upper bound."""
-    n = math.floor(order)
-    t = order - n
-    upper = (1 - t) * exact[n] + t * exact[n + 1]
-    below = exact[n] + t * (exact[n] - exact[n - 1])
-    above = exact[n + 1] - (1 - t) * (exact[n + 2] - exact[n + 1])
-    slack = _MARGIN + 1e-12 * upper
-    return min(guess, upper) if max(below, above) - slack <= guess <= upper + slack else upper
+def _changes(trace: MechanismTrace) -> str:
+    if not trace.noise_schedule:
+        return ""
+    parts = noise_multipliers(trace.noise_multiplier, trace.noise_schedule, trace.steps)
+    return f" times a schedule of {len(trace.noise_schedule)} factors, from {parts[0][0]:.6g} down to {parts[-1][0]:.6g}"
 
 
 def _conversion(delta: float) -> FloatArray:
@@ -351,9 +327,31 @@ def _check_trace(trace: MechanismTrace) -> None:
         and 0 <= trace.epsilon < math.inf
         and 0 <= trace.steps_in_model <= trace.steps <= 10**9
         and all(0 < value < math.inf for value in positive)
+        and (not trace.noise_schedule or _is_schedule(trace))
     )
     if not (known and in_range):
         raise _malformed_trace()
+
+
+def _is_schedule(trace: MechanismTrace) -> bool:
+    ends, last = [until for until, _ in trace.noise_schedule], trace.noise_schedule[-1][0]
+    shares = [(until / last, factor) for until, factor in trace.noise_schedule] if last > 0 else []
+    range_held = all(1e-4 <= trace.noise_multiplier * factor <= 1e8 for _, factor in trace.noise_schedule)
+    return bool(shares) and ends == sorted(set(ends)) and range_held and shares_fault(shares) is None
+
+
+def schedule_from_json(value: Json) -> Schedule:
+    """As a trace holds it; None: none. Raises IntegrityError E-ACCOUNT-003."""
+    if value is None:
+        return ()
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise _malformed_trace()
+    found: list[tuple[int, float]] = []
+    for part in value:
+        if not isinstance(part, Sequence) or isinstance(part, str) or len(part) != 2:
+            raise _malformed_trace()
+        found.append((_count(part[0]), _number(part[1])))
+    return tuple(found)
 
 
 def _text(value: Json) -> str:

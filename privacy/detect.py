@@ -2,7 +2,8 @@
 
 Guarantee: findings have valid offsets, do not overlap and are sorted; a placeholder is never found again; after the findings of
 `build_pattern_detector` are replaced by placeholders, the same detector finds nothing more (it looks until nothing is left).
-The rule that merges the lanes is `privacy.findings.resolve` after `joined`: one type in one place is one finding.
+The rule that merges the lanes is `privacy.findings.complete` after `joined`: one type in one place is one finding, and a value
+that one lane has found in one place is found wherever it stands as a word.
 Not covered: what no rule knows. Recall is measured, never assumed; see docs/guarantees.md.
 """
 
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from privacy.canonical import digest_of
 from privacy.detection_rules import Acceptance, DetectionRules, own_recognizers
 from privacy.errors import UsageError
-from privacy.findings import Finding, echoes, joined, resolve
+from privacy.findings import Finding, complete, echoes, joined, resolve
 from privacy.recognizers import RECOGNIZERS
 from privacy.recognizers.spec import Recognizer
 from privacy.recognizers.view import looks_like_log, script_language
@@ -148,7 +149,7 @@ class ComposedDetector:
         for index, finding in self._parts.read(texts, language, results):
             if self._accepts(texts[index], finding):
                 more.setdefault(index, []).append(finding)
-        merged = [resolve(texts[i], joined([*results[i], *found])) for i, found in more.items()]
+        merged = [complete(texts[i], joined([*results[i], *found])) for i, found in more.items()]
         extended = self._patterns.extend_batch([texts[i] for i in more], merged)  # nothing is left for the residual scan
         for index, findings in zip(more, extended, strict=True):
             results[index] = findings

@@ -22,6 +22,7 @@ from privacy.recognizers.spec import LEFT, RIGHT, Recognizer, compiled
 from privacy.recognizers.view import view_of
 
 _MAX_SPAN = 1_000
+_DENIED = "policy/deny:"  # no pattern of a policy can be called so
 _MAX_WAYS = 4_096  # ways in which one start may be tried: more and a hostile text makes the pattern slow
 
 
@@ -40,7 +41,8 @@ class OwnPattern:
 @dataclass(frozen=True, slots=True)
 class DetectionRules:
     """entities: the types that count; empty for all. thresholds: lowest score by type. allow: values that are never reported.
-    deny: value -> type, always reported; deny_mark: a keyed digest that stands for them in `facts`.
+    deny: value -> type, always reported, whatever entities, thresholds and allow say. deny_mark: a keyed digest that stands for
+    them in `facts`.
     patterns: see `own_recognizers`.
     """
 
@@ -70,6 +72,8 @@ class Acceptance:
         self._allow = frozenset(_folded(value) for value in rules.allow)
 
     def __call__(self, text: str, finding: Finding) -> bool:
+        if finding.recognizer.startswith(_DENIED):
+            return True  # whatever else the policy says of its type
         if self._entities and finding.entity not in self._entities:
             return False
         if finding.score < self._thresholds.get(finding.entity, self._default):
@@ -89,7 +93,7 @@ def own_recognizers(rules: DetectionRules) -> tuple[Recognizer, ...]:
             "E-DETECT-003", "a detection rule names a type that does not exist", "Use a type of docs/policy.md, section pii"
         )
     denied = tuple(
-        Recognizer(f"policy/deny-{number}", entity, _literal(value), 1.0, "the policy lists this value", version="policy")
+        Recognizer(f"{_DENIED}{number}", entity, _literal(value), 1.0, "the policy lists this value", version="policy")
         for number, (value, entity) in enumerate(sorted(rules.deny.items()))
     )
     return (*denied, *(_own(pattern) for pattern in rules.patterns))

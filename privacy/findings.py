@@ -3,11 +3,13 @@
 Guarantee: resolved findings have valid offsets, do not overlap, are sorted and never touch a placeholder.
 Overlap rule: findings of one type that overlap are one (`joined`, where lanes meet); of different types the higher score wins,
 then the longer span, then the earlier. What a loser covered beyond the winner stays a finding of its own, so every character
-that any accepted rule covered is covered by exactly one finding.
+that any accepted rule covered is covered by exactly one finding. A value that was found in one place is found in all others
+where it stands as a word (`complete`), also when it is what the rule has left of a longer span.
 """
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -17,6 +19,7 @@ from privacy.recognizers.view import PLACEHOLDER
 
 _ECHO_MIN = 4
 _JOINING = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz")
+FORMAT_SIGN = re.compile(r"[\"`{}\[\]<>=\\\x00-\x1f]|(?<![^\W\d_])'|'(?![^\W\d_])|:(?![0-9A-Za-z])")  # not O'Brien, not 00:1a
 _ECHO_REASON = "the same value was found elsewhere in this text"
 
 
@@ -91,6 +94,24 @@ def echoes(text: str, findings: Sequence[Finding]) -> list[Finding]:
             if start != finding.start
         ]
     return found
+
+
+def complete(text: str, findings: Sequence[Finding], taken: Sequence[Finding] = ()) -> list[Finding]:
+    """`resolve`, and then whatever else repeats a value of what was accepted or taken, until no such value stands anywhere.
+
+    A span that the overlap rule has cut names a new value: its rest. `taken` is resolved already and is not given back.
+    Guarantee: no value of _ECHO_MIN signs or more that is no stop word is left standing as a word outside of the findings.
+    Not covered: a rest that holds signs of a format (quotes around a key, brackets, line ends): elsewhere it is not a value,
+    and to take it out would break the format that stands around it.
+    """
+    accepted = resolve(text, [*findings, *echoes(text, [*taken, *findings])], taken) if findings else []
+    while True:
+        held = [*taken, *accepted]
+        values = [f for f in held if FORMAT_SIGN.search(text, f.start, f.end) is None]
+        fresh = resolve(text, repeats, held) if (repeats := echoes(text, values)) else []
+        if not fresh:
+            return accepted
+        accepted = sorted([*accepted, *fresh], key=_start)
 
 
 def _places(text: str, value: str) -> Iterator[int]:

@@ -7,7 +7,8 @@ has no finite Rényi divergence.
 Assumption: the mechanism ran as described. Its parameters, step counts included, do not depend on the data it runs on now.
 Sources: Mironov 2017 (1702.07476), table II (Laplace); Kairouz, Oh, Viswanath 2015 (1311.0776): a pure epsilon-DP mechanism
 is a post-processing of randomised response; Bun, Steinke 2016 (1605.02065) (zCDP); Papernot, Steinke 2022 (2110.03620),
-theorems 2 and 6 (private selection: only the best of a random number of trials is used).
+theorems 2 and 6 (private selection: only the best of a random number of trials is used); McSherry 2009 (parallel
+composition) and quasi-convexity of the Rényi divergence (van Erven, Harremoës 2014) for the worst of several.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import ClassVar, Final
 
 import numpy as np
 
-from privacy.accounting import ORDERS, FloatArray, charge_vector, composed_rdp, whole_units
+from privacy.accounting import ORDERS, FloatArray, charge_vector, charges_of_pairs, composed_rdp, whole_units
 from privacy.canonical import Digest, Json, digest_of
 from privacy.errors import IntegrityError, PolicyError
 
@@ -115,6 +116,20 @@ class NoiseSchedule:
 
 
 @dataclass(frozen=True, slots=True)
+class WorstOf:
+    """One part at most touches any one unit (disjoint units), or one part runs, chosen without looking at the data.
+
+    Also when the choice is part of what is released. Order by order it costs what its costliest part does.
+    """
+
+    parts: Parts
+    kind: ClassVar[str] = "worst_of"
+
+    def __post_init__(self) -> None:
+        _check_parts(self, self.parts)
+
+
+@dataclass(frozen=True, slots=True)
 class PrivateSelection:
     """The best of K runs of `base`, nothing else of them is used; K is drawn, truncated negative binomial.
 
@@ -158,12 +173,13 @@ class PoissonSelection:
         _number(self, "expected_trials", 1.0, 1e9)
 
 
-Atom = Gaussian | PoissonSampledGaussian | Laplace | PureDP | ZCDP | PrivateSelection | PoissonSelection
+Atom = Gaussian | PoissonSampledGaussian | Laplace | PureDP | ZCDP | WorstOf | PrivateSelection | PoissonSelection
 Mechanism = Atom | Composed | NoiseSchedule
 _TYPES: Final[Mapping[str, type[Mechanism]]] = {
     known.kind: known
     for known in (
-        Gaussian, PoissonSampledGaussian, Laplace, PureDP, ZCDP, Composed, NoiseSchedule, PrivateSelection, PoissonSelection
+        Gaussian, PoissonSampledGaussian, Laplace, PureDP, ZCDP, Composed, NoiseSchedule, WorstOf, PrivateSelection,
+        PoissonSelection,
     )
 }  # fmt: skip
 
@@ -194,8 +210,12 @@ def charge_of(mechanism: Mechanism, steps: int) -> tuple[int, ...]:
 def total_charge(counts: Mapping[Atom, int]) -> tuple[int, ...]:
     """Composition: vectors add up."""
     total = [0] * len(ORDERS)
+    steps = [atom for atom in counts if isinstance(atom, PoissonSampledGaussian)]
+    sampled = charges_of_pairs(tuple((atom.sampling_probability, atom.noise_multiplier) for atom in steps))
+    known: dict[Atom, tuple[int, ...]] = dict(zip(steps, sampled, strict=True))
     for atom, count in counts.items():
-        total = [used + count * units for used, units in zip(total, step_vector(atom), strict=True)]
+        vector = known[atom] if atom in known else step_vector(atom)
+        total = [used + count * units for used, units in zip(total, vector, strict=True)]
     return tuple(total)
 
 
@@ -214,6 +234,8 @@ def step_vector(atom: Atom) -> tuple[int, ...]:
             return whole_units(np.minimum(log_a / (_ORDERS - 1), epsilon))
         case ZCDP(rho):
             return whole_units(rho * _ORDERS)
+        case WorstOf(parts):
+            return tuple(max(column) for column in zip(*(charge_of(part, times) for part, times in parts), strict=True))
         case PrivateSelection() | PoissonSelection():
             return whole_units(_selection(atom))
     raise _bad("the kind")
@@ -256,7 +278,7 @@ def fingerprint(mechanism: Mechanism) -> Digest:
 def spelled(mechanism: Mechanism) -> str:
     """One line for people."""
     match mechanism:
-        case Composed(parts) | NoiseSchedule(parts):
+        case Composed(parts) | NoiseSchedule(parts) | WorstOf(parts):
             first, rest = parts[0], len(parts) - 1
             return f"{mechanism.kind} of {spelled(first[0])} x{first[1]}" + (f" and {rest} more" if rest else "")
         case PrivateSelection(base) | PoissonSelection(base):
@@ -350,7 +372,7 @@ def _check_base(base: object) -> None:
 
 def _depth(mechanism: Mechanism) -> int:
     match mechanism:
-        case Composed(parts) | NoiseSchedule(parts):
+        case Composed(parts) | NoiseSchedule(parts) | WorstOf(parts):
             return 1 + max(_depth(part) for part, _ in parts)
         case PrivateSelection(base) | PoissonSelection(base):
             return 1 + _depth(base)

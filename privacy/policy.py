@@ -368,6 +368,16 @@ class Policy(Part):
             raise fault_in("search", f"search.space holds settings that no policy may have: {said}") from None
         return self
 
+    @model_validator(mode="after")
+    def _student_fits(self) -> Self:
+        if self.compress is not None and self.compress.distil is not None:
+            try:
+                self.tried(self.compress.distil.changes)
+            except ValidationError as error:
+                said = error.errors(include_url=False, include_input=False)[0]["msg"]
+                raise fault_in("compress", f"compress.distil.changes makes a model that no policy may have: {said}") from None
+        return self
+
     def tried(self, settings: Mapping[str, Value]) -> Policy:
         """This policy with the settings of one trial in place, and no search. Raises ValidationError where they contradict."""
         recipe = {k: v for k, v in settings.items() if k in Recipe.model_fields}

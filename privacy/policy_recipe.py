@@ -69,6 +69,9 @@ class Recipe(Part):
     label_separator: str | None = Field(
         None, min_length=1, max_length=8, description="parts every label in two, topic and sentiment, each with its own head"
     )
+    head_start: Literal["zero", "labels"] = Field(
+        "zero", description="where text_head starts: at zero, or at what the public names of the labels mean to the encoder"
+    )
     pretrained_digest: WeightsDigest | None = Field(
         None, description="digest that the pretrained weights must have; `privet plan` shows it"
     )
@@ -140,6 +143,11 @@ class Recipe(Part):
                 (self.catalogue is None) == (self.model == "two_tower"),
                 "catalogue",
                 f"recipe.catalogue {only} two_tower, and no other has it",
+            ),
+            (
+                self.head_start != "zero" and self.model != "text_head",
+                "head_start",
+                f"recipe.head_start {only} text_head",
             ),
             (bool(self.answers) and not encoder, "answers", f"recipe.answers {only} text_head or text_encoder"),
             (

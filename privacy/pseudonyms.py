@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from privacy.errors import UsageError
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 
 _MOST_KEY = 64
 _SPACING = re.compile(r"[\s\-().]+")
-_SPACING_ASCII = str.maketrans("", "", " \t\n\r\f\v\x1c\x1d\x1e\x1f-().")
+_SPACING_ASCII = b" \t\n\r\f\v\x1c\x1d\x1e\x1f-()."
+_WITHOUT_SPACING = dict.fromkeys(_SPACING_ASCII)
 _TEXT_SIGNS, _COLUMN_BYTES = 6, 8
 
 
 def folded_value(value: str) -> str:
     """The one spelling of a value that its pseudonym is made of."""
     if value.isascii():
-        return value.translate(_SPACING_ASCII).lower()
+        return value.translate(_WITHOUT_SPACING).lower()
     return _SPACING.sub("", unicodedata.normalize("NFKC", value)).casefold()
 
 
@@ -62,7 +63,7 @@ class Pseudonyms:
         kind = encoded.type.value_type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) or encoded.dictionary.null_count:
             raise UsageError("E-DEID-005", "pseudonyms were asked for a column that is not text", "Cast the column to text")
-        digests = self._digests(entity, _folded_all(encoded.dictionary.to_pylist()))
+        digests = self._digests(entity, _folded_all(encoded.dictionary))
         names = _placeholders(entity, digests, len(encoded.dictionary))
         if not is_dictionary:
             return names.take(encoded.indices)
@@ -83,12 +84,16 @@ class Pseudonyms:
         return b"".join(found)
 
 
-def _folded_all(values: Sequence[str]) -> list[bytes]:
-    """`folded_value` of each, all at once where they are ASCII."""
-    joined = "\0".join(values)
-    if joined.isascii() and joined.count("\0") == len(values) - 1:
-        return joined.translate(_SPACING_ASCII).lower().encode().split(b"\0")
-    return [folded_value(value).encode("utf-8", "surrogatepass") for value in values]
+def _folded_all(values: pa.Array) -> list[bytes]:
+    """`folded_value` of each, all at once where they are ASCII: no Python string is made of them then."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = pa.LargeListArray.from_arrays(pa.array([0, len(values)], pa.int64()), values.cast(pa.large_binary()))
+    joined: bytes = pc.binary_join(rows, pa.scalar(b"\0", pa.large_binary()))[0].as_py()
+    if joined.isascii() and len(values) and joined.count(b"\0") == len(values) - 1:
+        return joined.translate(None, _SPACING_ASCII).lower().split(b"\0")
+    return [folded_value(value).encode("utf-8", "surrogatepass") for value in values.to_pylist()]
 
 
 def _placeholders(entity: str, digests: bytes, count: int) -> pa.Array:

@@ -16,7 +16,7 @@ _OTHER = "other"  # classes that no row names
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "raw": ("raw", "quarantine"),
-    "vault": ("vault", "pseudonym"),
+    "vault": ("vault", "pseudonym", "deny"),  # deny: lists of values to find; personal, so who erases may end them, too
     "identity": ("token", "erasure"),  # keyed hashes that find a subject; they open no record
     "features": ("protected", "training", "checkpoint", "audit_trace"),
     "model": ("model", "report"),

@@ -21,7 +21,7 @@ from functools import lru_cache
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
-from privacy.findings import Finding, echoes, resolve, settled
+from privacy.findings import Finding, complete, settled
 from privacy.recognizers.prefilter import SEPARATOR, loosen, reach, shortest
 from privacy.recognizers.spec import Recognizer
 from privacy.recognizers.view import MASK, PLACEHOLDER, View, has_han, looks_like_log, view_of
@@ -59,6 +59,8 @@ class StructuralLane:
         self._recognizers = tuple(recognizers)
         self._threshold = score_threshold
         self._facts = [_facts(recognizer) for recognizer in self._recognizers]
+        self._sharing = {machine: _sharing(self._recognizers, machine) for machine in (False, True)}
+        self._leaders = frozenset(leader for sharing in self._sharing.values() for leader in sharing)
         self._engine = engine
         self._read = 0
         self._databases: dict[tuple[bool, bool], _Database] = {}
@@ -116,24 +118,45 @@ class StructuralLane:
 
     def _confirm(self, text: str, view: View, rules: Seen, found: list[Finding]) -> list[Finding]:
         scanned: list[Finding] = []
-        facts, threshold = self._facts, self._threshold
+        facts, leaders = self._facts, self._leaders
+        for asked in rules:
+            if asked[0] in leaders:
+                rules = self._asked(view, rules)
+                break
         for rule, first, last in rules:
-            confirm, span, least, entity, name, version, reason = facts[rule]
+            confirm, span, least, said = facts[rule]
             if last is None:
                 spans = confirm(view)
             else:  # every match ends where the pass saw it or later, and spans no more than its reach
                 spans = confirm(view, first - span if first > span else 0, last - least, last + span)
-            for start, end, score in spans:
-                if score >= threshold:
-                    start, end = view.original(start, end)
-                    scanned.append(Finding(start, end, entity, score, name, version, reason))
-        if scanned and self._accepts is not None:
-            scanned = [finding for finding in scanned if self._accepts(text, finding)]
+            if spans:
+                self._keep(view, spans, said, scanned)
         if not scanned:
             return scanned
+        if self._accepts is not None:
+            scanned = [finding for finding in scanned if self._accepts(text, finding)]
         if not found and (plain := settled(text, scanned)) is not None:
             return plain
-        return resolve(text, scanned + echoes(text, found + scanned), found)
+        return complete(text, scanned, found)
+
+    def _keep(self, view: View, spans: list[tuple[int, int, float]], said: _Said, scanned: list[Finding]) -> None:
+        entity, name, version, reason = said
+        for start, end, score in spans:
+            if score >= self._threshold:
+                if view.shifts:
+                    start, end = view.original(start, end)
+                scanned.append(Finding(start, end, entity, score, name, version, reason))
+
+    def _asked(self, view: View, rules: Seen) -> Seen:
+        """`rules`, and those that the pass looked for by the same patterns; without any such group that is idle here."""
+        sharing = self._sharing[view.log]
+        asked: list[tuple[int, int, int | None]] = []
+        for rule, first, last in rules:
+            if last is None or rule not in sharing:
+                asked.append((rule, first, last))
+            elif not self._recognizers[rule].idle(view):
+                asked += [(rule, first, last), *((other, first, last) for other in sharing[rule])]
+        return sorted(asked)
 
     def _hits(self, bodies: Sequence[str], machine: bool) -> Hits:
         if not bodies:
@@ -210,17 +233,11 @@ class _Database:
     def __init__(self, recognizers: Sequence[Recognizer], machine: bool, han: bool) -> None:
         import hyperscan
 
-        self._sharing: dict[int, list[int]] = {}  # rule -> the later ones that are looked for by the same patterns
-        leader: dict[tuple[re.Pattern[str], ...], int] = {}
+        shared = {number for others in _sharing(recognizers, machine).values() for number in others}
         chosen = []
         for number, rule in enumerate(recognizers):
-            if rule.han != han or (machine and rule.conversation_only):
-                continue
-            patterns = rule.sought(machine)
-            if leader.setdefault(patterns, number) != number:
-                self._sharing.setdefault(leader[patterns], []).append(number)
-                continue
-            chosen += [(number, loosen(pattern).encode()) for pattern in patterns]
+            if rule.han == han and not (machine and rule.conversation_only) and number not in shared:
+                chosen += [(number, loosen(pattern).encode()) for pattern in rule.sought(machine)]
         self._database: hyperscan.Database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
         self._database.compile(
             expressions=[expression for _, expression in chosen],
@@ -243,7 +260,6 @@ class _Database:
 
         with self._lock:
             self._database.scan(chunk, match_event_handler=on_match)
-        sharing = self._sharing
         at = current = 0
         pairs.append(1 << 62)
         size = len(pairs) - 1
@@ -254,7 +270,7 @@ class _Database:
             pair = pairs[at]
             at += 1
             rule, last = pair & _RULE_MASK, pair >> _RULE_BITS
-            if pairs[at] >= stop and rule not in sharing:  # the usual case
+            if pairs[at] >= stop:  # the usual case
                 yield current, [(rule, last - spare, last - begin)]
                 continue
             seen = {rule: (rule, last - spare, last - begin)}
@@ -263,11 +279,7 @@ class _Database:
                 held = seen.get(rule)
                 seen[rule] = (rule, held[1] if held else last - spare, last - begin)
                 at += 1
-            found = list(seen.values())
-            if not sharing.keys().isdisjoint(seen):
-                found += [(other, first, last) for rule, first, last in found for other in sharing.get(rule, ())]
-            found.sort()
-            yield current, found
+            yield current, sorted(seen.values())
 
 
 @lru_cache(maxsize=8)
@@ -283,14 +295,27 @@ def _together(hits: Hits, more: Hits) -> Hits:
     yield from sorted(seen.items())
 
 
-_Facts = tuple[Callable[..., list[tuple[int, int, float]]], int, int, str, str, str, str]
+def _sharing(recognizers: Sequence[Recognizer], machine: bool) -> dict[int, list[int]]:
+    """Rule -> the later ones that are looked for by the same patterns: the pass tells of the first alone."""
+    leader: dict[tuple[bool, tuple[re.Pattern[str], ...]], int] = {}
+    sharing: dict[int, list[int]] = {}
+    for number, rule in enumerate(recognizers):
+        if not (machine and rule.conversation_only):
+            first = leader.setdefault((rule.han, rule.sought(machine)), number)
+            if first != number:
+                sharing.setdefault(first, []).append(number)
+    return sharing
+
+
+_Said = tuple[str, str, str, str]  # type, name, version and reason, as a finding says them
+_Facts = tuple[Callable[..., list[tuple[int, int, float]]], int, int, _Said]
 
 
 def _facts(rule: Recognizer) -> _Facts:
     """What a closer look asks of a rule: how far it may read, how long a match is at least, and what a finding says."""
     span = max(_reach(pattern) for pattern in (rule.pattern, *rule.near, *rule.near_log)) + 2
     least = 0 if rule.near or rule.near_log else _shortest(rule.pattern)
-    return rule.confirm, span, least, rule.entity, rule.name, rule.version, rule.checksum
+    return rule.confirm, span, least, (rule.entity, rule.name, rule.version, rule.checksum)
 
 
 _reach = lru_cache(maxsize=4096)(reach)

@@ -39,7 +39,7 @@ class Field:
 
 def fields(text: str) -> list[Field]:
     """Every field, in the order of the forms; one value may be read by more than one of them."""
-    found = list(_quoted_keys(text))
+    found = list(_quoted_keys(text)) if '"' in text or "'" in text else []
     found += _bare_keys(text)
     found += _database_errors(text)
     if "nto" in text or "NTO" in text:

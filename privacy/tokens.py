@@ -30,6 +30,7 @@ _INNER, _OUTER = (bytes(x ^ pad for x in range(256)) for pad in (0x36, 0x5C))
 _WIDTHLESS = re.compile("[\u00ad\u061c\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff]")
 _ID_GAPS = re.compile(r"[\s\-._/\u2010-\u2015\u2212]+")
 _NAME_GAPS = re.compile(r"[\s.,·]+")
+_ESCAPED = re.compile(r"\\u([0-9a-fA-F]{4})")
 _ALPHABET = np.frombuffer(b"abcdefghijklmnopqrstuvwxyz234567", dtype=np.uint8)
 _BYTES = np.array([32, 24, 16, 8, 0], dtype=np.uint64)
 _DIGITS = np.array([35, 30, 25, 20, 15, 10, 5, 0], dtype=np.uint64)
@@ -65,6 +66,38 @@ def spelled_subject(subject: str, kind: str) -> str:
         case _:
             raise UsageError("E-VAULT-006", "a subject of an unknown kind", "See docs/policy.md, source.fields.subject_kind")
     return spelled or subject
+
+
+def spelled_anywhere(subject: str, kind: str) -> re.Pattern[str]:
+    """Matches in the `normal_text` of any text wherever the subject stands there in a spelling that `spelled_subject` makes one
+    with it, as a word of its own.
+
+    Assumption: between two signs of an identifier stand at most four of the signs that its kind ignores.
+    """
+    spelled = spelled_subject(normal_text(subject), kind)
+    match kind:
+        case "id":
+            inner, before = _between(spelled, _ID_GAPS.pattern.removesuffix("+") + "{0,4}"), "[0-9A-Za-z]"
+        case "phone" if spelled.isdecimal():
+            inner, before = "0{0,4}" + _between(spelled, r"[^0-9A-Za-z]{0,4}"), "[0-9]"
+        case "name":
+            words = [re.escape(word) for word in spelled.split()][:8]
+            turns = (r"[\s.,·]{1,4}".join([*words[n:], *words[:n]]) for n in range(len(words)))
+            inner, before = "(?:" + "|".join(turns) + ")", "[0-9A-Za-z]"
+        case _:
+            inner, before = re.escape(spelled), "[0-9A-Za-z]"
+    return re.compile(f"(?<!{before}){inner}(?![0-9A-Za-z])")
+
+
+def normal_text(text: str) -> str:
+    """A text as `spelled_subject` would read it: widths, case, signs without width, digits of other scripts, JSON's escapes."""
+    plain = _ESCAPED.sub(lambda unit: chr(int(unit[1], 16)), text).replace("\\/", "/")
+    plain = _WIDTHLESS.sub("", normal_subject(plain))
+    return plain if plain.isascii() else "".join(str(unicodedata.decimal(c)) if c.isdecimal() else c for c in plain)
+
+
+def _between(signs: str, gap: str) -> str:
+    return gap.join(map(re.escape, signs))
 
 
 class Tokens:

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
@@ -81,7 +82,7 @@ def compress(model: UnitModel, plan: Compress, public: PublicInputs, student: Ca
 
     Raises UsageError E-COMPRESS-001 for inputs that are not public, EnvironmentFault E-COMPRESS-002 without ONNX Runtime,
     DataError E-COMPRESS-003 for a model that does not give finite outputs, IntegrityError E-COMPRESS-005 when an exported
-    file computes something else.
+    file computes something else, UsageError E-COMPRESS-013 for an architecture that an exporter can't follow.
     """
     if not isinstance(public, PublicInputs) or len(public) == 0:
         raise UsageError("E-COMPRESS-001", "compression looks at public or made-up inputs only", "Declare compress.public")
@@ -89,13 +90,21 @@ def compress(model: UnitModel, plan: Compress, public: PublicInputs, student: Ca
     before = run_model(parent, public)
     if not np.isfinite(before).all():
         raise DataError("E-COMPRESS-003", "the model's outputs are not finite", "Train again, with a smaller learning rate")
-    return [_one(method, parent, plan, public, student) for method in plan.methods]
+    whole = cache(lambda: exports.to_onnx(parent, public.part(slice(0, 2))))  # both int8 methods start from it
+    return [_one(method, parent, plan, public, student, whole) for method in plan.methods]
 
 
-def _one(method: str, parent: UnitModel, plan: Compress, public: PublicInputs, student: Callable[[], UnitModel]) -> Compressed:
+def _one(
+    method: str,
+    parent: UnitModel,
+    plan: Compress,
+    public: PublicInputs,
+    student: Callable[[], UnitModel],
+    onnx: Callable[[], bytes],
+) -> Compressed:
     example = public.part(slice(0, 2))
     if method in ("int8_dynamic", "int8_static"):
-        whole = exports.to_onnx(parent, example)
+        whole = onnx()
         calibration = public.part(slice(0, _CALIBRATION_UNITS)) if method == "int8_static" else None
         smaller = exports.quantised(whole, calibration)
         runners = exports.onnx_runner(whole), exports.onnx_runner(smaller)

@@ -22,6 +22,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch._C._distributed_c10d import FileStore
+from torch.distributed import distributed_c10d
 
 from privacy.errors import EnvironmentFault, IntegrityError, PrivetError
 from training.config import TrainingConfig
@@ -170,6 +171,7 @@ class LeaderCrew:
         """Meets the followers. Raises E-CREW-002 when one of them lacks the token, 004 or 005 when one does not come."""
         self.group = Group(seat)
         self.world = seat.world
+        self.in_step = False
         try:
             self.tell_all(Order("hello", 0, {}))
             self._expect(b"here")
@@ -183,6 +185,7 @@ class LeaderCrew:
         self._expect(b"built")
 
     def accumulate(self, method: GradientMethod, batches: Iterable[UnitBatch]) -> int:
+        self.in_step = True
         sending: list[Any] = []
         mine, *theirs = share_out([batch.to("cpu") for batch in batches], self.world)
         for rank, share in enumerate(theirs, start=1):
@@ -199,7 +202,9 @@ class LeaderCrew:
                 "Set recipe.physical_batch to fewer units and ask for a new use approval",
             ) from None
         self.group.wait(sending)
-        return add_up(self.group, method, bad)
+        bad = add_up(self.group, method, bad)
+        self.in_step = False
+        return bad
 
     def _expect(self, answer: bytes) -> None:
         if any(said != answer for said in self.group.reports()):
@@ -212,9 +217,10 @@ class LeaderCrew:
             self.group.wait(self.group.tell(rank, pack_order(order)))
 
     def close(self) -> None:
-        """Send the followers home. Never raises: they leave by themselves when the connection goes."""
-        with suppress(EnvironmentFault):
-            self.tell_all(Order("done", 0, {}))
+        """Send the followers home. In the middle of a step they would not listen: they leave when the connection goes."""
+        if not self.in_step:
+            with suppress(EnvironmentFault):
+                self.tell_all(Order("done", 0, {}))
         self.group.close()
 
 
@@ -277,6 +283,8 @@ def faults_named(only_network: bool = False) -> Iterator[None]:
 
 def _start_group(seat: Seat, patience: timedelta) -> None:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    groups: Any = distributed_c10d._world
+    groups.group_count = 0  # a start that failed leaves it raised, and the names of groups, which must agree, follow from it
     if seat.rendezvous is None:
         dist.init_process_group(backend, init_method="env://", timeout=patience)
         return

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from privacy.errors import EnvironmentFault
 from privacy.noise import BoolArray, Float32Array, GaussianNoise, SecretCoins
+from training.adalora import RankAllocator
 from training.batching import Sizes, physical_batches
 from training.config import CANARY_GAIN, TrainingConfig
 from training.data import IGNORED, UnitBatch, UnitData
@@ -178,6 +179,8 @@ class PrivateEngine(Engine):
         self.method: GradientMethod = make_method(memory.method, carrier, config.clipping_norm)
         named = [(name, p) for name, p in carrier.named_parameters() if p.requires_grad]
         self.private = SecretNoiseOptimizer(make_optimizer(config, named), config, noise or GaussianNoise())
+        if config.recipe.trains == "adalora":
+            RankAllocator.attach(carrier, self.optimizer, config.steps)
         self._steps_here = 0
         self.crew = crew or SoloCrew()
         self.crew.enter(carrier, self.method, config)
@@ -237,7 +240,7 @@ class PrivateEngine(Engine):
     def _self_check(self, rows: np.ndarray) -> None:
         """Two slots of the batch, or of all slots when it holds fewer."""
         some = rows[:: max(1, len(rows) // 2)][:2] if len(rows) > 1 else np.array([0, self.slots - 1])
-        check(self.method, self.carrier, self.batch(some), self.config.clipping_norm)
+        check(self.method, self.carrier, self.batch(some), self.config.clipping_norm, self.private.params)
 
 
 class PlainEngine(Engine):

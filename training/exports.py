@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from privacy.errors import EnvironmentFault, IntegrityError
+from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 from training.models.base import UnitModel
 
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -59,11 +59,15 @@ def to_onnx(model: UnitModel, example: Arrays) -> bytes:
     """By torch's dynamo exporter; number of units is free, and what else the model does not fix. Checked by ONNX Runtime."""
     names = sorted(example)
     with _quietly():
-        program = torch.onnx.export(
-            ExportForm(model, names), _tensors(example), dynamo=True, dynamic_shapes=_shapes(example), input_names=names,
-            verbose=False,
-        )  # fmt: skip
-    assert program is not None
+        try:
+            program = torch.onnx.export(
+                ExportForm(model, names), _tensors(example), dynamo=True, dynamic_shapes=_shapes(example), input_names=names,
+                verbose=False,
+            )  # fmt: skip
+        except Exception:  # whatever an exporter trips over, the model is not exportable
+            program = None
+    if program is None:
+        raise _not_exportable("ONNX")
     data = _without_places(program.model_proto)
     _refuse_another_function(model, onnx_runner(data), example, "ONNX")
     return data
@@ -73,7 +77,7 @@ def to_torch_export(model: UnitModel, example: Arrays) -> bytes:
     """A .pt2 archive of `torch.export`, loaded again and compared."""
     names, buffer = sorted(example), io.BytesIO()
     with _quietly():
-        program = torch.export.export(ExportForm(model, names), _tensors(example), dynamic_shapes=_shapes(example))
+        program = _exported(model, names, example)
         for node in program.graph.nodes:
             for name in _OF_THIS_MACHINE:
                 node.meta.pop(name, None)
@@ -148,6 +152,23 @@ class _Reader:
 
     def __next__(self) -> Arrays:
         return next(self._parts)
+
+
+def _exported(model: UnitModel, names: Sequence[str], example: Arrays) -> torch.export.ExportedProgram:
+    """Strict first: it follows `len(tensor)` as a free size, which the other way takes for a constant."""
+    for strict in (True, False):
+        with suppress(Exception):  # whatever an exporter trips over
+            form = ExportForm(model, names)
+            return torch.export.export(form, _tensors(example), dynamic_shapes=_shapes(example), strict=strict)
+    raise _not_exportable("torch.export")
+
+
+def _not_exportable(kind: str) -> UsageError:
+    return UsageError(
+        "E-COMPRESS-013",
+        f"{kind} can't follow this architecture",
+        "Leave that kind of file out of compress; safetensors always works",
+    )
 
 
 def _refuse_another_function(

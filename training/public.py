@@ -129,6 +129,16 @@ def public_inputs(found: PublicExamples, config: TrainingConfig) -> PublicInputs
     return PublicInputs(alone, truth, "public", found.digest, _MADE_HERE)
 
 
+def public_units(found: PublicExamples, config: TrainingConfig) -> UnitData:
+    """The labelled examples as units of one record each, for a training that costs nothing."""
+    from training.recipes import recipe_of
+
+    recipe = recipe_of(config)
+    labelled = [(f"{number:08d}", e) for number, e in enumerate(found.examples) if e.label is not None]
+    grouped = {name: [Record(name, name, e.text, e.label or "")] for name, e in labelled}
+    return recipe.prepare(recipe.encode(grouped, config), config)
+
+
 def synthetic_inputs(config: TrainingConfig, units: int) -> PublicInputs:
     """Made-up inputs of the recipe's shapes; they have no true label."""
     from training.recipes import recipe_of

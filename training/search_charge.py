@@ -47,8 +47,8 @@ _LEAST_SCORE_NOISE: Final = 0.1
 class SearchCharge:
     """`steps` of `mechanism` are reserved: one for a selection, one a trial for a composition.
 
-    noise: (base) noise multiplier of a training by its shape. score_noise: standard deviation of a score, in units. trial_epsilon:
-    of one trial alone. epsilon: of the whole search, both at delta, by RDP, rounded up.
+    noise: (base) noise multiplier of a training by its shape. score_noise: standard deviation of a score, in units.
+    trial_epsilon: of one trial alone. epsilon: of the whole search, both at delta, by RDP, rounded up.
     """
 
     mechanism: Mechanism
@@ -93,6 +93,13 @@ def charge_for(policy: Policy) -> SearchCharge:
             "Raise search.epsilon, search for fewer trials, or tune on a public set (search.data proxy), which costs nothing",
         )
     return best[0]
+
+
+def run_noise(policy: Policy) -> float:
+    """Noise of an ordinary run of this policy, at budget.epsilon: what trials on a public set imitate."""
+    budget, steps = policy.budget, policy.recipe.steps
+    schedule = _schedule(policy, steps)
+    return calibrate_schedule(budget.epsilon, budget.delta, budget.sampling_probability, approved_steps(steps), schedule)
 
 
 def selection_of(base: Mechanism, distribution: str, expected_trials: int) -> PrivateSelection | PoissonSelection:

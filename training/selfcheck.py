@@ -106,7 +106,9 @@ def _norm(gradients: list[Tensor]) -> Tensor:
 
 
 def _compare_norms(found: Tensor, expected: Tensor, clipping_norm: float, tolerance: float) -> None:
-    if found.shape != expected.shape or bool(((found - expected).abs() > tolerance * expected + _NOTHING * clipping_norm).any()):
+    if found.shape != expected.shape or bool(
+        ((found - expected).abs() > tolerance * expected + _NOTHING * clipping_norm).any()
+    ):
         raise _differs("the norm of a unit's gradient")
 
 

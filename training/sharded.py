@@ -220,6 +220,7 @@ class ShardedEngine(Engine):
         self.shards.collect(self.carrier, self._optimizer)
 
     def step(self, number: int) -> StepRecord:
+        self.crew.in_step = True
         members = self.sample(number)
         batches = [self.batch(part).to("cpu") for part in self.parts(np.flatnonzero(members))]
         shares = share_out(batches, self.crew.world)
@@ -233,6 +234,7 @@ class ShardedEngine(Engine):
                 sending += group.tell(rank, pack_batch(batch))
         gradient, bad = self.shards.step(number, mine, self.noise_multiplier_at(number))
         group.wait(sending)
+        self.crew.in_step = False
         return StepRecord(gradient, members, bad)
 
     def noise_multiplier_at(self, number: int) -> float:

@@ -1,9 +1,9 @@
 """The tape: one ordinary backward pass, and after it every unit's exact gradient norm and the clipped sum of all units.
 
-Guarantee: `Session.finish` adds sum over units of min(1, C / norm) * gradient, or raises; it never leaves a trainable parameter
-out without a word. Refused by the layer's name, before anything is added: a trainable parameter in no taped layer (also one that
-was swapped in or unfrozen later), one that autograd reached past the tape, one that no unit's loss reached, and a first axis
-that is no multiple of the units (position ids of shape [1, time] are shared by all units: expand them).
+Guarantee: `Session.finish` adds sum over units of min(1, C / norm) * gradient, or raises; it never leaves out a trainable
+parameter without a word. Refused by the layer's name, before anything is added: a trainable parameter in no taped layer (also
+one that was swapped in or unfrozen later), one that autograd reached past the tape, one that no unit's loss reached, and a
+first axis that is no multiple of the units (position ids of shape [1, time] are shared by all units: expand them).
 Assumption: a unit's loss depends on that unit alone. Not covered: a layer that mixes units and keeps the first axis
 (`training.selfcheck` compares with brute force).
 A layer that a batch may leave out on purpose (an expert) carries `may_rest = True`: its share of the gradient is zero then,
@@ -38,8 +38,9 @@ Mode = Literal["tape", "norms", "sums"]
 class Session:
     """What one forward and backward pass leaves behind.
 
-    mode: tape keeps what the clipped sum needs; norms measures and drops at once; sums adds plain weight gradients (the loss is
-    weighted by the clip factors then) straight into `summed_grad`.
+    mode: tape keeps what the clipped sum needs; norms measures and drops at once; sums (`second_pass`) adds straight into
+    `summed_grad`. The factors weigh each layer's share in float32 and not the loss: the second pass is the first one again, bit
+    by bit, where a weighted loss would round otherwise than what was measured (by 0.1 % of the norm under bfloat16).
     """
 
     tape: TapeHooks
@@ -49,6 +50,8 @@ class Session:
     running: bool = True  # the forward pass
     seen: set[nn.Parameter] = field(default_factory=set)
     grams: Grams = field(default_factory=Grams)
+    _settled: set[nn.Parameter] = field(default_factory=set)
+    _weights: tuple[Tensor, Tensor] | None = None
     _uses: Counter[nn.Parameter] = field(default_factory=Counter)
     _waiting: dict[nn.Parameter, list[Part]] = field(default_factory=dict)
     _parts: list[tuple[nn.Parameter, Part]] = field(default_factory=list)
@@ -74,14 +77,17 @@ class Session:
             raise _untaped(name, "trains, but did not when the tape was attached")
         self.seen.add(parameter)
         if self.mode == "sums":
-            part.add_to(total_of(parameter), None)
+            self._add(parameter, part)
             return
+        if parameter in self._settled:
+            raise _recomputed(name)
         waiting = self._waiting.setdefault(parameter, [])
         waiting.append(part)
         if self._uses[parameter] == len(waiting) and not self.running:
             self._settle(parameter, self._waiting.pop(parameter))
 
     def _settle(self, parameter: nn.Parameter, parts: list[Part]) -> None:
+        self._settled.add(parameter)
         found = _settle_any(parts, self.grams, keep=self.mode == "tape")
         self._squares.append(found.squares.double())
         half = parameter.is_cuda and isinstance(found.part, Outer) and found.part.row.dtype in (torch.bfloat16, torch.float16)
@@ -121,14 +127,30 @@ class Session:
 
     def finish(self, clipping_norm: float) -> int:
         """Adds the clipped sum to every parameter's `summed_grad`; returns how many units were dropped as not finite."""
-        self.join()
-        factors, bad = self.factors(clipping_norm)
-        dropped = int(bad.sum())
+        dropped = self._weigh(clipping_norm)
         for parameter, part in self._parts:
-            clean = part.without(bad) if dropped else part
-            clean.add_to(total_of(parameter), factors.to(total_of(parameter).dtype))
+            self._add(parameter, part)
         self._parts.clear()
         return dropped
+
+    def second_pass(self, clipping_norm: float) -> int:
+        """As `finish`, but what is added comes from the backward pass that is to follow; `join` after it."""
+        dropped = self._weigh(clipping_norm)
+        self.mode = "sums"
+        return dropped
+
+    def _weigh(self, clipping_norm: float) -> int:
+        self.join()
+        factors, bad = self.factors(clipping_norm)
+        self._weights = (factors, bad) if bool(bad.any()) else (factors, bad[:0])
+        return int(bad.sum())
+
+    def _add(self, parameter: nn.Parameter, part: Part) -> None:
+        assert self._weights is not None
+        factors, bad = self._weights
+        total = total_of(parameter)
+        clean = part.without(bad) if len(bad) else part
+        clean.add_to(total, factors.to(total.dtype))
 
     def _total(self, values: list[Tensor]) -> Tensor:
         device = self.tape.trainable[0].device
@@ -178,7 +200,7 @@ class TapeHooks(AbstractGradSampleHooks):  # type: ignore[misc]
             assert self.session is not None
             return self.session.site(name, layer, x)
 
-        layer.forward = _Taped(self, layer, original, patch(layer, open_site))  # type: ignore[method-assign,assignment]
+        layer.forward = _Taped(self, layer, original, patch(layer, open_site))
         self._patched.append(layer)
         if getattr(layer, "may_rest", False):
             self._resting.update(p for p in layer.parameters(recurse=False) if p.requires_grad)
@@ -188,6 +210,7 @@ class TapeHooks(AbstractGradSampleHooks):  # type: ignore[misc]
         """The layers report to a new session inside; backward must run inside, too."""
         if self.session is not None:
             raise RuntimeError("the tape is recording already")
+        require_precision(self.trainable)
         self.session = Session(self, units, mode)
         try:
             yield self.session
@@ -249,6 +272,16 @@ def require_separable(module: nn.Module) -> None:
         raise _across("the model", f"is refused by the validator of Opacus ({type(errors[0]).__name__})")
 
 
+def require_precision(parameters: list[nn.Parameter]) -> None:
+    """Raises PolicyError E-TRAIN-044 where float32 products on an accelerator would be TF32, with 10 bits."""
+    if any(p.is_cuda for p in parameters) and torch.get_float32_matmul_precision() != "highest":
+        raise PolicyError(
+            "E-TRAIN-044",
+            "float32 products are set to TF32, whose rounding a clipped gradient can't be told from",
+            "Call torch.set_float32_matmul_precision('highest'); for speed set recipe.precision to bfloat16",
+        )
+
+
 def total_of(parameter: nn.Parameter) -> Tensor:
     """The parameter's `summed_grad`, float32 or wider, zeros at first."""
     total: Tensor | None = getattr(parameter, "summed_grad", None)
@@ -298,6 +331,14 @@ def _bypassed(name: str) -> PolicyError:
         "E-TRAIN-034",
         f"the loss reaches parameter {name} past its layer, so its gradient would not be clipped",
         "Call the layer instead of reading its weight; put a penalty on weights into the optimizer (l1, weight_decay)",
+    )
+
+
+def _recomputed(name: str) -> PolicyError:
+    return PolicyError(
+        "E-TRAIN-043",
+        f"layer {name} is used inside and outside of an activation checkpoint that runs its forward pass anew",
+        "Use torch.utils.checkpoint with use_reentrant=False",
     )
 
 

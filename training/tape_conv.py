@@ -1,13 +1,14 @@
-"""Convolutions on the tape: per-unit norms from patches that are unfolded once and dropped, sums by one ordinary weight gradient.
+"""Convolutions on the tape: norms from patches that are unfolded once and dropped, sums by one ordinary weight gradient.
 
 Guarantee: `Convolved.settle` measures the gradient that is summed, for groups, strides, dilations and every padding mode.
 Assumption: as in `training.tape_norms`. Not covered: transposed and three-dimensional convolutions (not in the tape's list).
-Source: norms of unfolded patches, Bu et al. 2022 (2205.10683); the sum is autograd's own weight gradient of scaled output gradients.
+Source: norms of unfolded patches, Bu et al. 2022 (2205.10683); the sum is the weight gradient of scaled output gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +18,8 @@ from torch.nn import functional
 
 from training.tape_norms import Part, Settled, cheapest, of_direct, scaled, square_norms
 
-_PATCH_NUMBERS = 1 << 23  # of unfolded patches held at once
-_NO_WEIGHT_MEMORY = 2  # a kept per-unit gradient may be this many times as large as the layer's input and output
+_PATCH_NUMBERS = 1 << 20  # of unfolded patches held at once
+_KEPT_ROOM = 2  # a kept per-unit gradient may be this many times as large as the layer's input and output
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +50,20 @@ class Geometry:
         geometry = cls(weight, both(layer.stride, 1), both(padding, 0), both(layer.dilation, 1), layer.groups)
         return geometry, before, "constant" if layer.padding_mode == "zeros" else layer.padding_mode
 
+    def patches(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """A view [n, in, height, width, *size] of what each output position saw. size: of the output."""
+        padded = functional.pad(x, (self.padding[1], self.padding[1], self.padding[0], self.padding[0])).contiguous()
+        n, channels, down, right = padded.stride()
+        steps = (self.dilation[0] * down, self.dilation[1] * right, self.stride[0] * down, self.stride[1] * right)
+        return padded.as_strided((*padded.shape[:2], *self.weight_shape[2:], *size), (n, channels, *steps))
+
     def backward(self, gradient: Tensor, x: Tensor, weight: Tensor, inputs: bool) -> Tensor:
         """The input gradient, or the weight gradient."""
         run = torch.ops.aten.convolution_backward
         rest = (self.stride, self.padding, self.dilation, False, [0, 0], self.groups)
-        found: Tensor = run(gradient, x, weight, None, *rest, [inputs, not inputs, False])[0 if inputs else 1]
+        # TF32 is the default of convolutions on an accelerator, and would round otherwise than the norm that was measured.
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if x.is_cuda else nullcontext():
+            found: Tensor = run(gradient, x, weight, None, *rest, [inputs, not inputs, False])[0 if inputs else 1]
         return found
 
 
@@ -66,10 +76,8 @@ class Convolved:
     geometry: Geometry
     units: int
 
-    def add_to(self, total: Tensor, factors: Tensor | None) -> None:
-        weighted = self.gradient
-        if factors is not None:
-            weighted = scaled(weighted, factors.repeat_interleave(len(self.x) // self.units))
+    def add_to(self, total: Tensor, factors: Tensor) -> None:
+        weighted = scaled(self.gradient, factors.repeat_interleave(len(self.x) // self.units))
         kind = weighted.dtype if weighted.is_cuda else total.dtype
         weighted, x = weighted.to(kind), self.x.to(kind)
         shape = self.geometry.weight_shape
@@ -85,30 +93,64 @@ class Convolved:
         positions = len(self.x) // self.units * self.gradient[0, 0].numel()
         shape, groups = self.geometry.weight_shape, self.geometry.groups
         rows, columns = shape[0] // groups, shape[1] * shape[2] * shape[3]
-        if cheapest(positions, rows, columns, keep=False) == "gram" and positions > 1:
+        small = self.units * shape[0] * columns <= _KEPT_ROOM * (self.x.numel() + self.gradient.numel())
+        if cheapest(positions, rows, columns, keep and small) == "gram" and positions > 1:
             return self._by_gram(positions)
-        small = self.units * shape[0] * columns <= _NO_WEIGHT_MEMORY * (self.x.numel() + self.gradient.numel())
         if keep and small:
             return of_direct(self.direct())
-        squares = [square_norms(value) for value in self._gradients()]
-        return Settled(torch.cat(squares), square_norms(self._all(self.x)) * square_norms(self._all(self.gradient)), self)
+        squares = torch.cat([square_norms(value) for value in self._gradients()]).view(self.units, -1).sum(1)
+        return Settled(squares, square_norms(self._all(self.x)) * square_norms(self._all(self.gradient)), self)
 
     def direct(self) -> Tensor:
         """[units, *weight_shape]."""
-        return torch.cat(list(self._gradients())).view(self.units, *self.geometry.weight_shape)
+        shape, groups = self.geometry.weight_shape, self.geometry.groups
+        value = torch.empty((self.units * groups, shape[0] // groups, shape[1] * shape[2] * shape[3]), **self._wide)
+        done = 0
+        for part in self._gradients(value):
+            if part.data_ptr() != value[done:].data_ptr():
+                value[done : done + len(part)] = part
+            done += len(part)
+        return value.view(self.units, *shape)
 
-    def _gradients(self) -> Iterator[Tensor]:
-        """[some units, groups, out / groups, columns], a part of the units at a time."""
+    def _gradients(self, into: Tensor | None = None) -> Iterator[Tensor]:
+        """[some units * groups, out / groups, columns], a part of the units at a time; written to `into` where that is easy."""
+        groups = self.geometry.groups
+        if self.geometry.weight_shape[1] == 1 and groups == 1 and not self.x.is_cuda:
+            found = self._of_one_channel()
+            yield found if len(found) == self.units else found.view(self.units, -1, *found.shape[1:]).sum(1)
+            return
+        done = 0
         for row, col, units in self._patches():
-            each = torch.matmul(row, col.transpose(2, 3))
-            yield each if len(each) == units else each.view(units, -1, *each.shape[1:]).sum(1)
+            row, col, count = row.flatten(0, 1), col.flatten(0, 1).transpose(1, 2), units * groups
+            if len(row) == count:
+                yield torch.bmm(row, col) if into is None else torch.bmm(row, col, out=into[done : done + count])
+            else:
+                each = torch.bmm(row, col)
+                yield each.view(units, -1, groups, *each.shape[1:]).sum(1).flatten(0, 1)
+            done += count
+
+    @property
+    def _wide(self) -> dict[str, Any]:
+        return {"dtype": torch.float64 if self.x.dtype == torch.float64 else torch.float32, "device": self.x.device}
+
+    def _of_one_channel(self) -> Tensor:
+        """[units * k, out, columns] without patches: each image convolved with its own output gradient (stride and dilation
+        change places). With more input channels, unfolding is faster."""
+        geometry = self.geometry
+        height, width = geometry.weight_shape[2:]
+        kernels = self.gradient.reshape(-1, 1, *self.gradient.shape[2:]).to(**self._wide)
+        images = self.x.transpose(0, 1).to(**self._wide)
+        found = functional.conv2d(images, kernels, None, geometry.dilation, geometry.padding, geometry.stride, len(self.x))
+        return found[0, :, :height, :width].reshape(len(self.x), -1, height * width)
 
     def _by_gram(self, positions: int) -> Settled:
         squares, rounding = [], []
         for row, col, units in self._patches():
             if len(row) != units:  # the records of a unit follow each other along positions
                 row, col = (x.view(units, -1, *x.shape[1:]).permute(0, 2, 3, 1, 4).flatten(3) for x in (row, col))
-            product = torch.matmul(row.transpose(2, 3), row) * torch.matmul(col.transpose(2, 3), col)
+            row, col = row.flatten(0, 1), col.flatten(0, 1)
+            product = torch.bmm(row.transpose(1, 2), row) * torch.bmm(col.transpose(1, 2), col)
+            product = product.view(units, -1, positions, positions)
             squares.append(product.sum((1, 2, 3)).double().clamp_(min=0.0))
             rounding.append(positions * torch.diagonal(product, dim1=2, dim2=3).sum((1, 2), dtype=torch.float64))
         return Settled(torch.cat(squares), torch.cat(rounding), self)
@@ -119,13 +161,12 @@ class Convolved:
         height, width = geometry.weight_shape[2:]
         per_unit = records * self.x.shape[1] * height * width * self.gradient[0, 0].numel()
         step = max(1, _PATCH_NUMBERS // max(1, per_unit))
-        kind = torch.float64 if self.x.dtype == torch.float64 else torch.float32
         for start in range(0, self.units, step):
             part = slice(start * records, min(start + step, self.units) * records)
-            x, gradient = self.x[part].to(kind), self.gradient[part].to(kind)
-            col = functional.unfold(x, (height, width), geometry.dilation, geometry.padding, geometry.stride)
-            groups, n = geometry.groups, len(x)
-            yield gradient.reshape(n, groups, -1, col.shape[2]), col.view(n, groups, -1, col.shape[2]), n // records
+            x, gradient = self.x[part].to(**self._wide), self.gradient[part].to(**self._wide)
+            groups, n, positions = geometry.groups, len(x), gradient[0, 0].numel()
+            col = geometry.patches(x, gradient.shape[2:]).reshape(n, groups, -1, positions)
+            yield gradient.reshape(n, groups, -1, positions), col, n // records
 
     def _all(self, x: Tensor) -> Tensor:
         return x.reshape(self.units, -1)

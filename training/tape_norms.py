@@ -1,12 +1,13 @@
-"""Per-unit norms and clipped sums of what a backward pass leaves behind, without a gradient for every unit where one can do without.
+"""Per-unit norms and clipped sums of what a backward pass leaves behind, mostly without a gradient for every unit.
 
 A part is one parameter's share of every unit's gradient in factored form: `Direct` holds it, `Outer` is a sum over positions of
 row ⊗ column (linear maps), `Rows` are rows of a table (embeddings), `Tied` is a table that is a linear map, too.
-Guarantee: `settle` gives squared norms of exactly what `add_to` later sums, and beside them what rounding may hide (`rounding`):
-a bound on the squared norm before cancellation, of which `clip_factors` adds a small share where much cancelled. Everything is float32 or wider.
+Guarantee: `settle` gives squared norms of exactly what `add_to` later sums, and beside them what rounding may hide
+(`rounding`): a bound on the squared norm before cancellation, of which `clip_factors` adds a small share where much cancelled.
+Everything is float32 or wider.
 Assumption: float32 products lose at most a share `_LOST` of that bound (16 units in the last place of a dot product in blocks;
-TF32 is refused by `training.tape`). Not covered: a unit whose numbers overflow float32; its norm is infinite, and it is dropped.
-Source: book-keeping, Bu et al. 2023 (2210.00038); Gram form of the norm, Goodfellow 2015 (1510.01799), Li et al. 2021 (2110.05679).
+`training.tape` refuses TF32). Not covered: a unit whose numbers overflow float32; its norm is infinite, and it is dropped.
+Source: book-keeping, Bu et al. 2023 (2210.00038); Gram form, Goodfellow 2015 (1510.01799), Li et al. 2021 (2110.05679).
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _TINY = 1e-37  # added to squares of output gradients, so that large inputs can'
 class Part(Protocol):
     """One parameter's share of the gradients of all units."""
 
-    def add_to(self, total: Tensor, factors: Tensor | None) -> None:
-        """total += sum over units of factor * gradient. total: [*parameter]. factors: float [units], None for ones."""
+    def add_to(self, total: Tensor, factors: Tensor) -> None:
+        """total += sum over units of factor * gradient. total: [*parameter]. factors: [units], of total's type."""
 
     def without(self, bad: Tensor) -> Part:
         """The same with the gradients of the units `bad` (bool [units]) exactly zero, even where they were not finite."""
@@ -51,11 +52,8 @@ class Direct:
 
     value: Tensor
 
-    def add_to(self, total: Tensor, factors: Tensor | None) -> None:
-        if factors is None:
-            total += self.value.sum(0).view_as(total)
-        else:
-            total.view(-1).addmv_(self.value.reshape(len(factors), -1).t().to(total.dtype), factors.to(total.dtype))
+    def add_to(self, total: Tensor, factors: Tensor) -> None:
+        total.view(-1).addmv_(self.value.reshape(len(factors), -1).t().to(total.dtype), factors)
 
     def without(self, bad: Tensor) -> Part:
         return Direct(_zeroed(self.value, bad))
@@ -68,12 +66,10 @@ class Outer:
     row: Tensor
     col: Tensor
 
-    def add_to(self, total: Tensor, factors: Tensor | None) -> None:
+    def add_to(self, total: Tensor, factors: Tensor) -> None:
         row, col = self.row, self.col
         time_major = row.stride(0) < row.stride(1) and col.stride(0) < col.stride(1)  # as stacked; both go the same way
-        if factors is None:
-            pass
-        elif row.shape[2] < col.shape[2]:
+        if row.shape[2] < col.shape[2]:
             row = scaled(row, factors)
         else:
             col = scaled(col, factors)
@@ -114,8 +110,8 @@ class Rows:
         each = torch.linalg.vector_norm(self.value, dim=1).double().square()
         return torch.zeros(self.units, dtype=torch.float64, device=each.device).index_add_(0, self.unit, each)
 
-    def add_to(self, total: Tensor, factors: Tensor | None) -> None:
-        value = self.value if factors is None else self.value * factors.to(self.value.dtype)[self.unit, None]
+    def add_to(self, total: Tensor, factors: Tensor) -> None:
+        value = self.value * factors.to(self.value.dtype)[self.unit, None]
         total.index_add_(0, self.ids, value.to(total.dtype))
 
     def without(self, bad: Tensor) -> Part:
@@ -128,7 +124,7 @@ class Tied:
 
     parts: tuple[Part, ...]
 
-    def add_to(self, total: Tensor, factors: Tensor | None) -> None:
+    def add_to(self, total: Tensor, factors: Tensor) -> None:
         for part in self.parts:
             part.add_to(total, factors)
 
@@ -184,7 +180,7 @@ def of_outer(part: Outer, grams: Grams, keep: bool = True) -> Settled:
     if positions == 1:  # nothing is added, so nothing cancels: |row|² |col|²
         squares = (square_norms(part.row) + _TINY) * (square_norms(part.col) + _TINY)
         return Settled(squares, None, part)
-    plan = cheapest(positions, rows, columns, keep)
+    plan = cheapest(positions, rows, columns, keep and rows * columns <= _KEPT_ROOM * positions * (rows + columns))
     if plan == "gram":
         return _by_gram(part, grams)
     value = part.direct()
@@ -197,7 +193,7 @@ def cheapest(positions: int, rows: int, columns: int, keep: bool) -> str:
     """One of gram, kept, direct: what a unit's norm costs beyond the ordinary sum, in multiply-adds (measured constants)."""
     entries = rows * columns
     gram = positions**2 * ((1.1 if positions >= 32 else 2.0) * (rows + columns) + 6)
-    if keep and entries <= _KEPT_ROOM * positions * (rows + columns) and _KEPT_COST * entries < gram:
+    if keep and _KEPT_COST * entries < gram:
         return "kept"
     return "gram" if gram < 1.2 * positions * entries + _KEPT_COST / 2 * entries else "direct"
 
@@ -210,10 +206,9 @@ def square_norms(x: Tensor) -> Tensor:
     flat = _wide(x).reshape(len(x), -1)
     width = flat.shape[1]
     stretch = next((size for size in (512, 256, 128, 64) if width % size == 0), 0)
-    if stretch:
-        return torch.linalg.vector_norm(flat.view(len(x), -1, stretch), dim=2).double().square().sum(1)
-    if width <= 512:
-        return torch.linalg.vector_norm(flat, dim=1).double().square()
+    if stretch or width <= 512:
+        norms: Tensor = torch.linalg.vector_norm(flat.view(len(x), -1, stretch or width), dim=2)
+        return norms.double().square().sum(1)
     return flat.square().sum(1, dtype=torch.float64) if flat.dtype == torch.float64 else flat.square().double().sum(1)
 
 
@@ -245,7 +240,7 @@ def add_product(total: Tensor, row: Tensor, col: Tensor) -> None:
     """total [rows, columns] += row^T col, in total's precision. row: [n, rows], col: [n, columns]."""
     flat = total.view(row.shape[1], col.shape[1])
     if row.dtype != total.dtype and row.dtype == col.dtype and row.is_cuda:
-        flat.add_(torch.mm(row.t(), col, out_dtype=total.dtype))  # type: ignore[call-overload]
+        flat.add_(torch.mm(row.t(), col, out_dtype=total.dtype))
         return
     flat.addmm_(row.to(total.dtype).t(), col.to(total.dtype))
 
@@ -307,7 +302,7 @@ def _join_rows(parts: Sequence[Rows]) -> Rows | None:
 def _bmm(left: Tensor, right: Tensor) -> Tensor:
     """Batched product in float32 or wider; bfloat16 factors are never rounded in between."""
     if left.dtype in (torch.bfloat16, torch.float16) and left.is_cuda:
-        product: Tensor = torch.bmm(left, right, out_dtype=torch.float32)  # type: ignore[call-overload]
+        product: Tensor = torch.bmm(left, right, out_dtype=torch.float32)
         return product
     return torch.bmm(_wide(left), _wide(right))
 

@@ -1,4 +1,4 @@
-"""Layers as the tape runs them: the forward pass of torch, and a backward pass that hands factors over instead of weight gradients.
+"""Layers as the tape runs them: the forward pass of torch, and a backward pass that hands over factors, not weight gradients.
 
 Guarantee: outputs and input gradients are those of the layer itself; for its parameters, autograd gets nothing and the session
 gets what every unit's gradient is made of, each use once, also under activation checkpoints and autocast.
@@ -168,28 +168,30 @@ class _Conv(torch.autograd.Function):
         return back, None, None, None, None
 
 
+def _run(function: Any, *arguments: Any) -> Tensor:
+    found: Tensor = function.apply(*arguments)
+    return found
+
+
 def _linear(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
     transposed = not isinstance(layer, nn.Linear)
 
     def forward(x: Tensor) -> Tensor:
-        found: Tensor = _Linear.apply(x, layer.weight, layer.bias, open_site(x), transposed)
-        return found
+        return _run(_Linear, x, layer.weight, layer.bias, open_site(x), transposed)
 
     return forward
 
 
 def _embedding(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
     def forward(ids: Tensor) -> Tensor:
-        found: Tensor = _Embedding.apply(ids, layer.weight, layer.padding_idx, open_site(ids))
-        return found
+        return _run(_Embedding, ids, layer.weight, layer.padding_idx, open_site(ids))
 
     return forward
 
 
 def _layer_norm(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
     def forward(x: Tensor) -> Tensor:
-        found: Tensor = _LayerNorm.apply(x, layer.weight, layer.bias, layer.eps, open_site(x))
-        return found
+        return _run(_LayerNorm, x, layer.weight, layer.bias, layer.eps, open_site(x))
 
     return forward
 
@@ -197,8 +199,7 @@ def _layer_norm(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
 def _rms_norm(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
     def forward(x: Tensor) -> Tensor:
         plain = functional.rms_norm(x, layer.normalized_shape, None, layer.eps)
-        found: Tensor = _Affine.apply(plain, layer.weight, None, -1, open_site(x))
-        return found
+        return _run(_Affine, plain, layer.weight, None, -1, open_site(x))
 
     return forward
 
@@ -207,10 +208,9 @@ def _hugging_face_rms_norm(layer: Any, open_site: Callable[[Tensor], Site]) -> F
     """Llama's and its descendants': normalised in float32, cast back, then scaled."""
 
     def forward(x: Tensor) -> Tensor:
-        wide = x.float() if x.dtype != torch.float64 else x
+        wide = x.float()
         plain = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + layer.variance_epsilon)).to(x.dtype)
-        found: Tensor = _Affine.apply(plain, layer.weight, None, -1, open_site(x))
-        return found
+        return _run(_Affine, plain, layer.weight, None, -1, open_site(x))
 
     return forward
 
@@ -218,16 +218,14 @@ def _hugging_face_rms_norm(layer: Any, open_site: Callable[[Tensor], Site]) -> F
 def _group_norm(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
     def forward(x: Tensor) -> Tensor:
         plain = functional.group_norm(x, layer.num_groups, None, None, layer.eps)
-        found: Tensor = _Affine.apply(plain, layer.weight, layer.bias, 1, open_site(x))
-        return found
+        return _run(_Affine, plain, layer.weight, layer.bias, 1, open_site(x))
 
     return forward
 
 
 def _scale(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
     def forward(x: Tensor) -> Tensor:
-        found: Tensor = _Affine.apply(x, layer.weight, None, -1, open_site(x))
-        return found
+        return _run(_Affine, x, layer.weight, None, -1, open_site(x))
 
     return forward
 
@@ -239,7 +237,7 @@ def _conv(layer: Any, open_site: Callable[[Tensor], Site]) -> Forward:
     def forward(x: Tensor) -> Tensor:
         padded = functional.pad(x, before, mode=mode) if before else x
         wide = padded.unsqueeze(2) if flat else padded
-        found: Tensor = _Conv.apply(wide, layer.weight, layer.bias, geometry, open_site(x))
+        found = _run(_Conv, wide, layer.weight, layer.bias, geometry, open_site(x))
         return found.squeeze(2) if flat else found
 
     return forward

@@ -19,14 +19,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Final, Protocol, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
+
+import numpy as np
 
 from privacy.accounting import charge_vector, epsilon_of_charge
 from privacy.errors import EnvironmentFault, PrivetError, UsageError
 from privacy.policy import Policy
+from training.data import IGNORED
+
+if TYPE_CHECKING:
+    from training.models.base import UnitModel
+    from training.public import PublicInputs
 
 log = logging.getLogger("privet.tracking")
 _FOLDER_MODE: Final = 0o700
+_UNITS_AT_ONCE: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +277,26 @@ def tracking(trackers: Trackers, run: RunFacts) -> Iterator[Trackers]:
         yield trackers
     finally:
         trackers.finish()
+
+
+def public_loss(model: UnitModel, public: PublicInputs) -> float | None:
+    """Mean cross entropy over the labelled public examples; None where none has a label that the model knows."""
+    import torch
+    from torch.nn import functional
+
+    known = np.flatnonzero(public.truth != IGNORED)
+    if not len(known):
+        return None
+    total, was = 0.0, model.training
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        for rows in np.array_split(known, math.ceil(len(known) / _UNITS_AT_ONCE)):
+            inputs = {name: torch.from_numpy(array).to(device) for name, array in public.part(rows).items()}
+            truth = torch.from_numpy(public.truth[rows]).to(device)
+            total += float(functional.cross_entropy(model.outputs(inputs)[:, 0].float(), truth, reduction="sum"))
+    model.train(was)
+    return total / len(known)
 
 
 class Meter:

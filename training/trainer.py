@@ -23,9 +23,10 @@ from training.canaries import CanaryCoins
 from training.checkpoint import TrainingState, pack, unpack
 from training.config import TrainingConfig
 from training.data import UnitData
+from training.distributed import Crew, SoloCrew
 from training.ema import averaged
-from training.distributed import Crew
 from training.engine import Engine, make_carrier, make_engine
+from training.models.base import UnitModel
 from training.preflight import preflight
 
 
@@ -85,12 +86,14 @@ def train_model(
     progress: Callable[[int, int], None],
     device: str = "cpu",
     crew: Crew | None = None,
+    observe: Callable[[UnitModel], None] = lambda model: None,
 ) -> TrainingOutcome:
     """Run all steps of the recipe over prepared units. Raises E-TRAIN codes of the preflight, and BudgetExceeded E-TRAIN-020.
 
     open_lease: reserves the budget; called after the preflight, so that a run that can't work reserves nothing.
     announce: told the digest of the canary coins before any step; must be durable when it returns.
     crew: the processes that share the work of a step; this one alone without it.
+    observe: shown the model, whose weights are noisy already, after each lease of a run in one process.
     """
     memory = preflight(config, device).memory
     lease = open_lease()
@@ -104,6 +107,8 @@ def train_model(
         lease.take(chunk)
         _run_chunk(engine, state, chunk, progress)
         engine.collect()
+        if crew is None or isinstance(crew, SoloCrew):
+            observe(engine.carrier.model)
         checkpoints.save(pack(state, engine.carrier, engine.optimizer))
     with averaged(engine.optimizer):
         weights = engine.carrier.model.released()

@@ -7,6 +7,8 @@ looked for.
 from __future__ import annotations
 
 from privacy.recognizers.accounts import ACCOUNTS
+from privacy.recognizers.addresses import ADDRESSES
+from privacy.recognizers.calls import CALLS
 from privacy.recognizers.cards import CARDS
 from privacy.recognizers.cn import CHINESE
 from privacy.recognizers.documents import DOCUMENTS
@@ -26,6 +28,7 @@ RECOGNIZERS: tuple[Recognizer, ...] = (
     *IDENTIFIERS,
     *CARDS,
     *PHONES,
+    *CALLS,
     *DOCUMENTS,
     *NUMBERS,
     *TOKENS,
@@ -34,6 +37,7 @@ RECOGNIZERS: tuple[Recognizer, ...] = (
     *ACCOUNTS,
     *PLACES,
     *PEOPLE,
+    *ADDRESSES,
     *MOMENTS,
     *CHINESE,
     *FIELDS,

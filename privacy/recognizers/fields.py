@@ -62,6 +62,10 @@ class FieldRule(Recognizer):
     kinds: tuple[str, ...] = ()
     length: Check = lambda value: 0
 
+    def idle(self, view: View) -> bool:
+        """All rules of fields are looked for by the same patterns; where no field has a name of the lexicon all are idle."""
+        return not _values(view.text)
+
     def confirm(
         self, view: View, low: int = 0, high: int | None = None, end: int | None = None
     ) -> list[tuple[int, int, float]]:

@@ -198,14 +198,22 @@ def kind_of(key: str) -> tuple[str, bool]:
         return next(((_KIND_OF[run[i:]], _weak(run[i:])) for i in range(len(run)) if run[i:] in _KIND_OF), ("", True))
     if _KNOWN.search(key) is None:
         return "", True
-    words = [word.lower() for word in _SPLIT.findall(key[-80:])]
+    key = key[-80:]
+    starts = [match.start() for match in _SPLIT.finditer(key)]
+    words = [word.lower() for word in _SPLIT.findall(key)]
     while words and (words[-1] in _TAIL or words[-1].isdigit()) and "".join(words[-2:]) not in _KIND_OF:
         words.pop()
     for count in range(min(_LONGEST, len(words)), 0, -1):
         name = "".join(words[-count:])
         if name in _KIND_OF and not (count < len(words) and _refused(words[-count - 1], _KIND_OF[name])):
-            return _KIND_OF[name], _weak(name)
+            of_class = _weak(name) and _names_class(key, starts[len(words) - count])
+            return ("", True) if of_class else (_KIND_OF[name], _weak(name))
     return "", True
+
+
+def _names_class(key: str, start: int) -> bool:
+    """Whether a weak name ends the dotted name of a class: loggers (`org.apache.hadoop.ipc.Client: `) hold nobody's data."""
+    return key[start - 1 : start] == "." and key[start].isupper()
 
 
 def _weak(name: str) -> bool:
@@ -236,13 +244,18 @@ def near_names(kinds: tuple[str, ...]) -> list[str]:
 
     A name starts a word, or stands behind a lower-case letter and begins with a capital (`homePhone`).
     """
-    names = sorted({name.lstrip("*") for kind in kinds for name in KEYS[kind]})
-    return [_start(name[0]) + r"[ _.-]?".join(re.escape(word) for word in name.split())[1:] for name in names]
+    named = sorted({(name.lstrip("*"), name[0] == "*") for kind in kinds for name in KEYS[kind]})
+    return [_start(name[0], weak) + r"[ _.-]?".join(re.escape(word) for word in name.split())[1:] for name, weak in named]
 
 
-def _start(letter: str) -> str:
-    word = rf"(?<![0-9A-Za-z]){letter}"
-    return rf"(?:{word}|(?-i:(?<=[a-z0-9]){letter.upper()}))" if letter.isascii() else letter
+def _start(letter: str, weak: bool) -> str:
+    """weak: such a name may stand behind a dot only if it is no class (`_names_class`)."""
+    if not letter.isascii():
+        return letter
+    camel = rf"(?-i:(?<=[a-z0-9]){letter.upper()})"
+    if weak:
+        return rf"(?:(?<![0-9A-Za-z.]){letter}|(?-i:(?<=\.){letter})|{camel})"
+    return rf"(?:(?<![0-9A-Za-z]){letter}|{camel})"
 
 
 # What may stand between a name and the end of its key; the gates of `fields` and `kind_of` agree on it.

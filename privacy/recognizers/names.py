@@ -157,7 +157,10 @@ TALK_WORDS = word_set(
     signup signin transfered recieved recieve reciept adress acount accout passwrod pasword tommorow tommorrow untill wich
     teh thier definately plese pleae pleas helo hii hiii hai hey hello hlo haii tq ty tysm welcm wlcm np ok okay k kk lol
     omg pm am cc cs csr hr hq id ip it itd im id ill hes shell fri sat sun mon tue wed thu jan feb mar apr jun jul aug sep
-    sept oct nov dec
+    sept oct nov dec myself yourself yourselves himself herself itself oneself ourselves themselves per onto upon amid among
+    amongst toward towards beneath beside besides despite except inside outside unlike within throughout underneath versus
+    although because since unless until whenever wherever whichever whoever whose whom than though nor neither either
+    passcode passcodes topup topups mastercard crypto interbank contactless withdrawl tranfer num gt
     """
 )
 
@@ -176,7 +179,16 @@ NATIONALITIES = word_set(
     peruvian pole polish portuguese qatari romani romanian russian rwandan salvadoran saudi scandinavian scot scottish
     senegalese serb serbian singaporean slovak slovakian slovene slovenian somali spaniard spanish sudanese swede swedish
     swiss syrian taiwanese tajik tanzanian thai tibetan tunisian turk turkish turkmen ugandan ukrainian uruguayan uzbek
-    venezuelan vietnamese welsh yemeni zambian zimbabwean anglican baptist buddhist catholic christian evangelical hindu
+    venezuelan vietnamese welsh yemeni zambian zimbabwean anglican
+    andorran antiguan bahamian bahraini barbadian belizean beninese bhutanese botswanan bruneian burkinabe burundian chadian
+    comoran djiboutian dominican equatoguinean gabonese greenlandic grenadian guinean guyanese hongkonger ivorian kiribati
+    kittitian lesothan liechtensteiner luxembourger luxembourgish malawian maldivian malian marshallese mauritanian
+    mauritian micronesian monegasque monacan nauruan nigerien palauan papuan sahrawi samoan sammarinese sinhalese
+    surinamese swazi timorese togolese tongan trinidadian tunisian tuvaluan vanuatuan zairean englishman englishwoman
+    scotsman welshman dutchman briton argentine aussie brit afrikaner berber bengali punjabi gujarati tamil telugu
+    malayali marathi sindhi pashtun uyghur zulu xhosa yoruba igbo hausa sikh shinto taoist zoroastrian bahai rastafarian
+    pentecostal adventist unitarian coptic druze alawite hasidic amish mennonite ashkenazi sephardic baptist
+    anglican buddhist catholic christian evangelical hindu
     jain jew jewish lutheran methodist mormon muslim orthodox presbyterian protestant quaker shia sikh sunni
     """
 )
@@ -207,5 +219,21 @@ PLACE_NAMES = word_set(
     pittsburgh portland prague pune quebec queens riga rome rotterdam sacramento salem seattle seoul shanghai shenzhen sofia
     springfield stockholm stuttgart sydney tampa tehran tokyo toronto trichy tucson turin valencia vancouver venice vienna
     warsaw zagreb zurich
+    anguilla antigua aruba bermuda burkina cameroun comoros curacao dominica eswatini guadeloupe guam guernsey kiribati
+    macao macau martinique mayotte micronesia montserrat nauru niue palau polynesia seychelles svalbard
+    tuvalu vanuatu zaire bavaria catalonia crimea england flanders galicia lombardy normandy ontario provence quebec saxony
+    scotland siberia sicily siena tuscany tyrol ulster yorkshire kent sussex essex surrey devon alberta manitoba
+    saskatchewan tasmania queensland gujarat kerala punjab karnataka maharashtra rajasthan telangana assam bihar
+    addis adelaide agra ahmedabad aleppo algiers almaty amman ankara antwerp auckland baghdad baku bali basel beirut belfast
+    belgrade bern bilbao bogota bologna bonn bordeaux bratislava bremen brighton bristol bucharest canberra caracas cardiff
+    casablanca chandigarh colombo cordoba coventry dakar damascus dhaka doha dortmund dresden durban dusseldorf essen
+    florence fukuoka gdansk genoa ghent gothenburg granada graz guadalajara guayaquil haifa hague hangzhou harare havana
+    hiroshima hobart indianapolis innsbruck islamabad izmir jaipur jeddah jerusalem kabul kampala kanpur katowice kazan
+    khartoum kinshasa kobe kochi krakow lausanne leicester leipzig lille linz ljubljana lodz luanda lucknow lusaka
+    luxembourg luzern lyon malaga malmo managua mannheim maputo marseille mecca medellin milano monterrey montevideo
+    mombasa monrovia nagoya nagpur nanjing newcastle nottingham novosibirsk nuremberg odessa ostrava oxford palermo
+    palma plymouth porto poznan pretoria quito rabat rawalpindi reykjavik riyadh sapporo sarajevo seville sheffield
+    skopje southampton strasbourg surat taipei tallinn tashkent tbilisi thessaloniki tianjin tirana trieste tripoli tunis
+    utrecht valparaiso varanasi verona vilnius vladivostok winnipeg wroclaw wuhan wuppertal xian yangon yerevan yokohama
     """
 )

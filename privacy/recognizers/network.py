@@ -6,6 +6,7 @@ Source of the vetoes: what stock recognizers report on raw system logs (dotted v
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 from privacy.recognizers.spec import KEY, LEFT, RIGHT, SEP, Candidate, Recognizer, compiled, luhn
 
@@ -18,16 +19,19 @@ _TAC = frozenset({"01", "10", "30", "33", "35", "44", "45", "49", "50", "51", "5
 
 
 def _ipv4(found: Candidate) -> float:
-    value = found.text[found.start : found.end]
-    octets = value.split(".")
+    return 0.95 if _names_machine(found.text[found.start : found.end]) and not _versioned(found) else 0.0
+
+
+@lru_cache(maxsize=4096)
+def _names_machine(quad: str) -> bool:
+    octets = quad.split(".")
     first, second, third, fourth = map(int, octets)
     if first > 255 or second > 255 or third > 255 or fourth > 255:
-        return 0.0
-    if (value[0] == "0" or ".0" in value) and any(len(octet) > 1 and octet[0] == "0" for octet in octets):
-        return 0.0
-    if first in (0, 127) or 224 <= first <= 239 or value == "255.255.255.255":
-        return 0.0  # this host, a group or everybody: names no machine of a person
-    return 0.0 if _versioned(found) else 0.95
+        return False
+    if (quad[0] == "0" or ".0" in quad) and any(len(octet) > 1 and octet[0] == "0" for octet in octets):
+        return False
+    # 0, 127, 224 to 239 and the last: this host, a group or everybody names no machine of a person
+    return first not in (0, 127) and not 224 <= first <= 239 and quad != "255.255.255.255"
 
 
 def _versioned(found: Candidate) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from privacy.findings import Finding
-from privacy.recognizers import spelling
+from privacy.recognizers import cues, spelling
 from privacy.recognizers.lexicon import Lexicon
 from privacy.recognizers.names import STOP_WORDS, SURNAMES, TALK_WORDS
 from privacy.recognizers.rampart import CITY, STREET, ZIP, Word
@@ -64,7 +64,7 @@ class Heard:
 def findings_of(text: str, heard: Heard, lexicon: Lexicon) -> list[Finding]:
     """All candidates; overlaps are left to the one overlap rule."""
     cased = has_capitals(text)
-    places = _places(text, heard.words, lexicon)
+    places = [cues.whole_block(text, f) if f.entity == "ADDRESS" else f for f in _places(text, heard.words, lexicon)]
     found = [*places, *_names(text, heard.words, lexicon, cased)]
     blocked = [(f.start, f.end) for f in places if f.entity == "ADDRESS"]
     for start, end, label in heard.entities:
@@ -73,13 +73,15 @@ def findings_of(text: str, heard: Heard, lexicon: Lexicon) -> list[Finding]:
             found.append(finding)
     found += spelling.lexical(text)
     if cased:
+        found += spelling.opening_pair(text, found)
         found += spelling.capitals(text, found, lexicon)
     found += spelling.introduced(text, lexicon)
     found += spelling.odd_turn(text, lexicon)
-    return [_with_title(text, f) if f.entity == "PERSON" else f for f in found]
+    found += cues.by_cue(text, found, lexicon)
+    return [with_title(text, f) if f.entity == "PERSON" else f for f in found]
 
 
-def _with_title(text: str, finding: Finding) -> Finding:
+def with_title(text: str, finding: Finding) -> Finding:
     """A title before a name and a degree after it belong to the mention."""
     before = _TITLE_BEFORE.search(text, max(0, finding.start - 24), finding.start)
     after = _DEGREE_AFTER.match(text, finding.end)

@@ -1,4 +1,4 @@
-"""People and where they live: names by cue word and lexicon, street addresses by their written form (English).
+"""People: names by cue word and lexicon, ages that are told (English). Where they live: `recognizers.addresses`.
 
 Not covered: a rare name alone in lower case without a cue; the language model of `privacy.detect` adds what it can.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from privacy.recognizers.names import AMBIGUOUS_NAMES, GIVEN_NAMES, STOP_WORDS, SURNAMES
-from privacy.recognizers.spec import LEFT, RIGHT, Candidate, Recognizer, compiled
+from privacy.recognizers.spec import LEFT, Candidate, Recognizer, compiled
 from privacy.recognizers.view import word_set
 
 _LETTER = r"A-Za-z\u00c0-\u024f"
@@ -95,65 +95,6 @@ def _bare(found: Candidate) -> float:
     if len(words) == 1:
         return 0.55 if lowered[0] in GIVEN_NAMES and lowered[0] not in AMBIGUOUS_NAMES else 0.0
     return 0.6 if lowered[0] in GIVEN_NAMES or lowered[-1] in SURNAMES or lowered[-1] in GIVEN_NAMES else 0.0
-
-
-_SUFFIX = (
-    r"(?:street|str|st|avenue|ave|av|road|rd|boulevard|blvd|lane|ln|drive|dr"
-    r"|court|ct|place|pl|square|sq|terrace|ter|way|highway|hwy|parkway|pkwy"
-    r"|circle|cir|crescent|cres|trail|trl|alley|close|row|plaza|nagar"
-    r"|colony|heights|gardens|grove|broadway|main|turnpike|pike|loop|bypass)"
-)
-_UNIT = r"(?:,?\s{1,2}(?:apt|apartment|suite|ste|unit|floor|fl|room|no|#)\.?\s?#?[0-9A-Za-z-]{1,6}(?![0-9A-Za-z]))?"
-_STATES = "A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|P[AR]|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]"
-_CITY = (
-    r"(?:,?\s{1,2}(?:in\s)?["
-    + _LETTER
-    + r"]["
-    + _LETTER
-    + r".'-]{1,20}(?:\s["
-    + _LETTER
-    + r"]["
-    + _LETTER
-    + r".'-]{1,20}){0,2},?\s{1,2}"
-    r"(?:(?-i:"
-    + _STATES
-    + r")(?![0-9A-Za-z])(?:,?\s{1,2}[0-9]{5}(?:-[0-9]{4})?)?|[a-z]{2}\s{1,2}[0-9]{5}(?:-[0-9]{4})?)(?![0-9A-Za-z]))?"
-)
-_NOT_STREET = word_set(
-    "day days hour hours minute minutes week weeks month months year years time times item items dollar dollars percent am pm "
-    "more people orders order is was on in by my from and of per usd eur gb mb ms"
-)
-
-
-_SENTENCE = word_set(
-    "my i is it am are was please thanks thank can could would because"
-    " but so that this you your want need have has charge charged "
-    "card account ssn order payment amount dollars"
-)
-
-
-def _street(found: Candidate) -> float:
-    words = [w.lower() for w in _SPLIT.findall(found.value)[:4]]
-    return 0.0 if words and (words[0] in _NOT_STREET or (len(words) > 1 and words[1] in _NOT_STREET)) else 0.75
-
-
-def _trim_cued_address(found: Candidate) -> tuple[int, int] | None:
-    """Up to the next clause; what holds no digit is not an address."""
-    clause = compiled(
-        r"\s(?:and (?:my|the|i|please)|but|because|please|so|thanks|thank|my|i|can|could|is|not)\s|[.;!?](?:\s|$)|\n"
-    ).search(found.text, found.start, found.end)
-    end = clause.start() if clause else found.end
-    value = found.text[found.start : end].rstrip(" ,.")
-    return (found.start, found.start + len(value)) if any(c in "0123456789" for c in value) and " " in value else None
-
-
-def _trim_address_turn(found: Candidate) -> tuple[int, int] | None:
-    """Up to the first word that belongs to a sentence, not to a place."""
-    for match in compiled(r"[A-Za-z']+").finditer(found.text, found.start, found.end):
-        if match.group().lower() in _SENTENCE:
-            end = match.start()
-            return (found.start, end) if end - found.start > 8 else None
-    return found.start, found.end
 
 
 PEOPLE: tuple[Recognizer, ...] = (
@@ -262,135 +203,6 @@ PEOPLE: tuple[Recognizer, ...] = (
         check=lambda found: 0.7 if 0 < int(found.value) <= 122 else 0.0,
         words=("turn", "when", "age of", "birthday"),
         digits=1,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "street_address",
-        "ADDRESS",
-        compiled(
-            r"(?<![0-9A-Za-z$€£.,/-])[0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,?\s{1,2}(?:(?:["
-            + _LETTER
-            + r"0-9]["
-            + _LETTER
-            + r"0-9.'’-]{0,20}\s{1,2}){1,4}?|(?=broadway|main))"
-            + _SUFFIX
-            + r"(?!["
-            + _LETTER
-            + r"0-9])\.?"
-            + _UNIT
-            + _CITY
-        ),
-        0.75,
-        "no checksum; house number, street name and street word decide",
-        check=_street,
-        digits=1,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "address_turn",
-        "ADDRESS",
-        compiled(
-            r"\A\W{0,3}(?:(?:yes|ok|okay|sure|its|it's|it is|no|is|new"
-            r"|address|the|my|number|door|house|flat|room)[ ,.:]{1,3}){0,6}"
-            r"([0-9]{1,6}[A-Za-z]?(?:[-/][0-9]{1,5})?,? (?:["
-            + _LETTER
-            + r"0-9.'’#-]{1,20},? ){1,7}?"
-            + _SUFFIX
-            + r"(?!["
-            + _LETTER
-            + r"0-9])(?:,? ["
-            + _LETTER
-            + r"0-9.'’#-]{1,20}){0,7})"
-        ),
-        0.6,
-        "no checksum; a turn that opens with a house number and holds a street word is an address as far as it names places",
-        group=1,
-        trim=_trim_address_turn,
-        check=_street,
-        digits=1,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "european_address",
-        "ADDRESS",
-        compiled(
-            LEFT + r"(?:[" + _LETTER + r"]{3,25}(?:straße|strasse|str\.|gasse|weg|platz|allee|gatan|vej|straat|laan|katu)"
-            r"|(?:rua|calle|via|rue|avenida|av\.|plaza|piazza|corso|avenue|ulica|ul\.) (?:["
-            + _LETTER
-            + r".'’-]{2,20} ?){1,4}?),? ?[0-9]{1,5}[a-z]?"
-            + RIGHT
-        ),
-        0.6,
-        "no checksum; street word and house number decide",
-        digits=1,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "post_box",
-        "ADDRESS",
-        compiled(LEFT + r"(?:p\.?\s?o\.?\s?box|post(?:al)? box|psc|unit)\s{1,2}[0-9]{2,6}(?:,? box [0-9]{1,6})?" + _CITY),
-        0.65,
-        "no checksum; the words for a post box decide",
-        words=("box", "psc", "unit"),
-        digits=2,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "address_cue",
-        "ADDRESS",
-        compiled(
-            LEFT + r"(?:(?:home|mailing|billing|shipping|delivery|street|new|current"
-            r"|old|correct|permanent|residential|my|your|the) address|address)"
-            r"(?:\s{1,2}(?:is|was|to|as|should be|will be|of|with|at|on file is"
-            r"|is now))?(?:\s{1,2}now)?[\s:=\"']{1,4}(?![0-9]{1,3}\.[0-9])([0-9A-Za-z#\u00c0-\u024f][^\n<>=\ue000]{4,110})"
-        ),
-        0.62,
-        "no checksum; the cue word decides, and a house number must be in it",
-        group=1,
-        trim=_trim_cued_address,
-        words=("address",),
-        digits=1,
-        conversation_only=True,
-    ),
-    Recognizer(
-        "city_state_zip",
-        "LOCATION",
-        compiled(
-            r"(?<!["
-            + _LETTER
-            + r"0-9])(?-i:(?:[A-Z]["
-            + _LETTER
-            + r".'-]{1,20} ){0,2}[A-Z]["
-            + _LETTER
-            + r".'-]{1,20},? (?:"
-            + _STATES
-            + r")),? [0-9]{5}(?:-[0-9]{4})?"
-            + RIGHT
-        ),
-        0.7,
-        "no checksum; city, state of the closed list and zip code",
-        digits=5,
-    ),
-    Recognizer(
-        "zip_cue",
-        "LOCATION",
-        compiled(
-            LEFT + r"(?:zip(?: ?code)?|post(?:al)? ?code)(?:\s{1,2}is)?[\s:=]{1,3}([0-9A-Z]{2,5}(?:[ -][0-9A-Z]{3,4})?)" + RIGHT
-        ),
-        0.7,
-        "no checksum; the cue word decides",
-        group=1,
-        check=lambda found: 0.7 if any(c in "0123456789" for c in found.value) else 0.0,
-        words=("zip", "post"),
-        digits=1,
-    ),
-    Recognizer(
-        "uk_postcode",
-        "LOCATION",
-        compiled(r"(?<![0-9A-Za-z])[A-Z]{1,2}[0-9][0-9A-Z]? [0-9][ABD-HJLNP-UW-Z]{2}(?![0-9A-Za-z])", ignore_case=False),
-        0.6,
-        "no checksum; the published shape of a postcode, in conversation only",
-        digits=2,
         conversation_only=True,
     ),
 )

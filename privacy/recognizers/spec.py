@@ -116,6 +116,11 @@ class Recognizer:
             return []
         return self.confirm(view)
 
+    def idle(self, view: View) -> bool:
+        """Whether this rule, and each that is looked for by the same patterns, can't hold in the view; False when not cheap to
+        say."""
+        return False
+
     def confirm(
         self, view: View, low: int = 0, high: int | None = None, end: int | None = None
     ) -> list[tuple[int, int, float]]:
@@ -123,14 +128,16 @@ class Recognizer:
 
         low, high, end: no match starts before `low` or after `high`, and none reads on to `end`, which saves time.
         """
-        log = view.log
+        log, text, search = view.log, view.text, self.pattern.search
         if (self.conversation_only and log) or (self.han and not view.han):
             return []
-        found = []
-        text, group, check, trim, search = view.text, self.group, self.check, self.trim, self.pattern.search
         if end is None:
             high = end = len(text)
         match = search(text, low, end)
+        if match is None:
+            return []
+        found = []
+        group, check, trim = self.group, self.check, self.trim
         while match is not None:
             start, stop = match.span(group)
             if trim is not None and start < stop:

@@ -15,7 +15,7 @@ from privacy.recognizers.lexicon import Lexicon
 from privacy.recognizers.names import GIVEN_NAMES, NATIONALITIES, PLACE_NAMES, STOP_WORDS, SURNAMES, TALK_WORDS
 from privacy.recognizers.view import word_set
 
-VERSION = "1"
+VERSION = "2"
 WORD = re.compile(r"[^\W\d_](?:[\w'’.-]*\w)?")
 _REASON_LEXICON = "a capitalised word of no dictionary, or a place or people of the closed lists"
 _REASON_FORM = "the legal form after the name decides"
@@ -37,6 +37,10 @@ _WORDS_TOO = word_set(
 _AT = re.compile(r"(?:in|at|to|from|near|of|via|around|visit|visiting|leave|leaving|reach)\s+(?:the\s+)?\Z", re.IGNORECASE)
 _CONTRACTED = re.compile(r"(?:['’](?:s|m|ll|re|ve|d|t))?[.'’-]*\Z")
 _LOWER_BEFORE = re.compile(r"(?<![A-Za-z])(?:[a-z]{2,}|The|a),? \Z")
+_PAIR = re.compile(
+    r"(?:\A|[.!?\n]\s{0,2})((?:[A-Z][\w'’&-]{1,20} ){1,3}(?:(?:of|and|&|for) )?[A-Z][\w'’&-]{2,20})(?= [a-z]|['’]s )"
+)
+_COMMA_BEFORE = re.compile(r"[\w.'’)], \Z")
 _COMPANY_OR_PLACE = word_set("airlines airline airways air bank insurance")
 # Words that are written with a capital without being anybody's: forms of address, offices, things of law and of shops.
 _CAPITALISED = word_set(
@@ -71,11 +75,35 @@ _TWO_WORDS = """
     isle of man;san marino;san francisco;san diego;san jose;san antonio;los angeles;las vegas;salt lake city;kansas city
     west virginia;rhode island;rio de janeiro;sao paulo;buenos aires;mexico city;cape town;tel aviv;kuala lumpur;abu dhabi
     st louis;st petersburg
+    american samoa;antigua and barbuda;bosnia & herzegovina;bouvet island;british indian ocean territory;british virgin islands
+    brunei darussalam;cape verde islands;central african republic;christmas island;cocos (keeling) islands;cocos islands
+    cook islands;cote d'ivoire;côte d'ivoire;czech republic;democratic republic of the congo;east timor;timor-leste
+    equatorial guinea;falkland islands;falkland islands (malvinas);french guiana;french polynesia;french southern territories
+    guinea-bissau;heard island and mcdonald islands;holy see;holy see (vatican city state);vatican city;vatican city state
+    islamic republic of iran;iran (islamic republic of);kingdom of the netherlands;korea (north);korea (south)
+    kyrgyz republic;lao people's democratic republic;libyan arab jamahiriya;macedonia (former yugoslav republic of)
+    netherlands antilles;new caledonia;norfolk island;northern mariana islands;northern cyprus;outer mongolia
+    palestinian territory;palestinian territories;people's republic of china;pitcairn islands;republic of china
+    republic of ireland;republic of korea;republic of moldova;republic of the congo;russian federation;saint barthelemy
+    saint helena;saint martin;saint pierre and miquelon;saint vincent;sao tome and principe;slovak republic
+    south georgia and the south sandwich islands;svalbard and jan mayen;svalbard & jan mayen islands;syrian arab republic
+    swaziland;the bahamas;the gambia;the netherlands;the philippines;timor leste;tokelau;trinidad & tobago
+    turks and caicos islands;united republic of tanzania;united states minor outlying islands;united states virgin islands
+    us virgin islands;u.s. virgin islands;viet nam;wallis and futuna;wallis and futuna islands;western sahara;western samoa
+    åland islands;aland islands;channel islands;canary islands;hawaiian islands;british columbia;nova scotia
+    new brunswick;newfoundland and labrador;prince edward island;western australia;south australia;northern territory
+    district of columbia;tamil nadu;uttar pradesh;west bengal;andhra pradesh;madhya pradesh;santa cruz;san salvador
+    santo domingo;santiago de compostela;santa fe;santa monica;fort worth;fort lauderdale;long beach;virginia beach
+    colorado springs;oklahoma city;new orleans;el paso;san bernardino;palo alto;the hague;addis ababa;ho chi minh city
+    port au prince;port moresby;port louis;porto alegre;belo horizonte;nizhny novgorod;st. petersburg;st. louis;quezon city
+    quebec city;guatemala city;panama city;kuwait city;ulan bator;nova iguacu;dar es salaam;phnom penh;novi sad
 """
-_LISTED = [name.strip() for name in _TWO_WORDS.replace("\n", ";").split(";") if name.strip()]
-_COUNTRY = re.compile(
-    r"(?<![\w@.-])(?:" + "|".join([*_LISTED, *sorted(PLACE_NAMES - _NOT_ALONE)]) + r")(?![\w@]|\.[a-z])", re.IGNORECASE
-)
+_PHRASES: dict[str, list[str]] = {}
+for _phrase in sorted({name.strip() for name in _TWO_WORDS.replace("\n", ";").split(";")} - {""}, key=len, reverse=True):
+    _PHRASES.setdefault(re.split(r"[^\w]", _phrase)[0], []).append(_phrase)
+_ALONE = PLACE_NAMES - _NOT_ALONE
+_LETTERS = re.compile(r"(?<![\w@.-])[^\W\d_]+")
+_WITHIN = re.compile(r"[\w@]|\.[a-z]")
 
 
 def lexical(text: str) -> list[Finding]:
@@ -84,7 +112,7 @@ def lexical(text: str) -> list[Finding]:
         Finding(m.start(), m.end(), "ORGANIZATION", 0.76, "company_form", VERSION, _REASON_FORM)
         for m in _COMPANY.finditer(text)
     ]
-    found += [Finding(*m.span(), "LOCATION", 0.64, "place_lexicon", VERSION, _REASON_LEXICON) for m in _COUNTRY.finditer(text)]
+    found += [Finding(*span, "LOCATION", 0.64, "place_lexicon", VERSION, _REASON_LEXICON) for span in _listed_places(text)]
     talk = text.islower()
     for match in WORD.finditer(text):
         word = match.group().lower().removesuffix("'s")
@@ -92,6 +120,29 @@ def lexical(text: str) -> list[Finding]:
         if (lower or match.group()[0].isupper()) and (word in NATIONALITIES or word.removesuffix("s") in NATIONALITIES):
             found.append(Finding(*match.span(), "NRP", 0.62, "nationality", VERSION, _REASON_LEXICON))
     return found
+
+
+def listed(word: str) -> bool:
+    """Whether `lexical` finds this lower-case word alone, as a place or a people."""
+    return word in _ALONE or word in NATIONALITIES or word.removesuffix("s") in NATIONALITIES
+
+
+def _listed_places(text: str) -> Iterator[tuple[int, int]]:
+    """Countries, regions and large cities of the closed lists, of one word or of several."""
+    reach = 0
+    for match in _LETTERS.finditer(text):
+        start, end = match.span()
+        word = match.group().lower()
+        for phrase in _PHRASES.get(word, ()):
+            if text[start : start + len(phrase)].lower() == phrase and not _WITHIN.match(text, start + len(phrase)):
+                end = start + len(phrase)
+                break
+        else:
+            if word not in _ALONE or _WITHIN.match(text, end):
+                continue
+        if start >= reach:
+            reach = end
+            yield start, end
 
 
 def is_place(words: Sequence[str]) -> bool:
@@ -119,6 +170,20 @@ def capitals(text: str, found: Sequence[Finding], lexicon: Lexicon) -> list[Find
         else:
             spans.append((start, end))
     return [Finding(a, b, _kind(text, a), 0.42, "unknown_word", VERSION, _REASON_LEXICON) for a, b in spans]
+
+
+def opening_pair(text: str, found: Sequence[Finding]) -> list[Finding]:
+    """Two to five words with capitals, none of them of talk, that open a sentence before a word without one."""
+    pairs = []
+    for match in _PAIR.finditer(text):
+        start, end = match.span(1)
+        words = WORD.findall(match.group(1))
+        if any(a < end and start < b for a, b in ((f.start, f.end) for f in found)) or len(words) < 2:
+            continue
+        said = [word.lower() for word in words if word[0].isupper()]
+        if not any(word in STOP_WORDS or word in TALK_WORDS or word in _CAPITALISED or word in NATIONALITIES for word in said):
+            pairs.append(Finding(start, end, "ORGANIZATION", 0.42, "opening_words", VERSION, _REASON_LEXICON))
+    return pairs
 
 
 def _kind(text: str, start: int) -> str:
@@ -154,7 +219,10 @@ def _out_of_place(text: str, match: re.Match[str], base: str) -> bool:
     """Whether an everyday word has a capital where none belongs: after a word in lower case, and not one of talk."""
     if base in STOP_WORDS or base in TALK_WORDS or base in _CAPITALISED or match.group().isupper():
         return False
-    return _LOWER_BEFORE.search(text, max(0, match.start() - 24), match.start()) is not None
+    return (
+        _LOWER_BEFORE.search(text, max(0, match.start() - 24), match.start()) is not None
+        or _COMMA_BEFORE.search(text, max(0, match.start() - 3), match.start()) is not None
+    )
 
 
 def introduced(text: str, lexicon: Lexicon) -> list[Finding]:

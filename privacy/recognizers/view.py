@@ -100,6 +100,11 @@ class View:
         self._han: bool | None = None
 
     @property
+    def shifts(self) -> bool:
+        """Whether offsets of the view may differ from those of the original."""
+        return self._pieces is not None or bool(self._masked)
+
+    @property
     def lower(self) -> str:
         if self._lower is None:
             self._lower = self.text.lower()

@@ -115,6 +115,15 @@ def test_no_stage_is_reached_around_its_gate(dags: dict[str, Any]) -> None:
         assert {t.task_id for t in dag.tasks} == {*STAGES, *gates["use"], *gates["release"]}
 
 
+def test_a_training_takes_a_slot_of_the_pool_for_each_of_its_processes(copy: Path) -> None:
+    edit(copy, recipe__processes=3)
+    found = bag(copy)
+    assert found.import_errors == {}
+    slots = {task.task_id: task.pool_slots for task in found.dags["customer_service"].tasks}
+    assert slots.pop("train") == 3
+    assert set(slots.values()) == {1}
+
+
 def test_a_gate_never_answers_itself(dags: dict[str, Any]) -> None:
     from pipeline.airflow_gate import StewardApproval
 

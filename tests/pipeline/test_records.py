@@ -147,5 +147,5 @@ def test_a_table_row_with_nan_still_has_an_original() -> None:
 
 
 def test_a_record_cannot_be_built_with_a_missing_role() -> None:
-    assert set(Record.__slots__) == {"subject", "record_id", "time", "label", "text", "keep", "original"}
+    assert set(Record.__slots__) == {"subject", "record_id", "time", "label", "text", "keep", "original", "image"}
     assert not issubclass(Rejected, PrivetError)  # it must never reach a person as an error

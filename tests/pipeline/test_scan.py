@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,10 +16,13 @@ from rich.console import Console
 
 from pipeline import scan_screen
 from pipeline.cli import main
+from pipeline.home import Home
 from pipeline.scan import Record, Scanned, Scanner, as_json, decompressed, read_records
+from pipeline.sealed_secrets import SealedSecrets, secret_name
 from privacy.detect import build_pattern_detector
 from privacy.errors import DataError, UsageError
 from privacy.findings import Finding
+from tests.worlds.policies import policy_value
 
 PATTERNS = build_pattern_detector()
 RAW = (
@@ -174,6 +178,28 @@ def shown(answer: Scanned, *, terminal: bool, explain: bool = False) -> str:
     out = io.StringIO()
     scan_screen.print_record(Console(file=out, force_terminal=terminal, width=100, highlight=False), answer, explain=explain)
     return out.getvalue()
+
+
+def test_sealed_lists_are_looked_for_where_their_home_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = Home.create(tmp_path / "home")
+    SealedSecrets(home).set(secret_name("list", "staff"), "quartermain\n")
+    policy, text = tmp_path / "policy.yaml", tmp_path / "a.log"
+    policy.write_text(yaml.safe_dump(policy_value(**{"pii.deny": {"staff": "PERSON"}})))
+    text.write_text("请问一下今天 quartermain 先生在不在这里呢\n")
+    asked = ["scan", str(text), "--json", "--policy", str(policy)]
+    assert main([*asked, "--home", str(home.path)]) == 0
+    assert '"type": "PERSON"' in capsys.readouterr().out
+    assert main(asked) == 0
+    told = capsys.readouterr()
+    assert '"type"' not in told.out
+    assert "not looked for" in told.err
+    monkeypatch.setenv("PRIVET_ROLE", "trainer")
+    assert main([*asked, "--home", str(home.path)]) == 2
+    refused = capsys.readouterr()
+    assert "E-KEY-011" in refused.err
+    assert "quartermain" not in refused.err + refused.out
 
 
 def test_people_see_colours_on_a_terminal_and_brackets_elsewhere() -> None:

@@ -62,7 +62,9 @@ def test_off_kept_names_and_a_missing_model_read_nothing() -> None:
 @pytest.mark.parametrize(
     ("changes", "look", "code"),
     [
-        ({}, SecondLook(10, 9, True), ""),
+        ({}, SecondLook(10, 9, True), ""),  # the policy of the tests says 1: reported only
+        ({"expectations.max_second_look_rate": None}, SecondLook(10, 9, True), "E-VALIDATE-001"),
+        ({"expectations.max_second_look_rate": None}, SecondLook(10, 4, True), ""),
         ({"expectations.max_second_look_rate": 0.5}, SecondLook(10, 5, True), ""),
         ({"expectations.max_second_look_rate": 0.5}, SecondLook(10, 6, True), "E-VALIDATE-001"),
         ({"expectations.max_second_look_rate": 0.5}, SecondLook(0, 0, False), ""),

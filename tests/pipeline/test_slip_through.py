@@ -13,10 +13,10 @@ from pipeline.canary_values import KINDS
 from pipeline.ingest import ingest
 from pipeline.protect import protect
 from pipeline.read import read_protected
-from pipeline.slip_through import Carriers, Planted, SlipThrough, measure, miss_bound
+from pipeline.slip_through import Carriers, Planted, SlipThrough, measure, miss_bound, share_at_least
 from pipeline.stage import StageResult
 from pipeline.validate import validate
-from privacy.detect import Finding
+from privacy.detect import Finding, build_pattern_detector
 from privacy.entities import ENTITY_TYPES
 from tests.worlds.chats import BlindDetector, EmailDetector, World, code_of, lines, records
 
@@ -134,6 +134,23 @@ def test_a_policy_that_asks_for_a_bound_and_plants_nothing_is_refused(world: Wor
     result = run(world, EmailDetector(), **changes)
     assert "miss_bound" not in result.manifest.facts
     assert code_of(validate, world.context(**changes), result.digest) == "E-VALIDATE-001"
+
+
+def test_without_a_bound_a_detection_that_is_shown_to_be_broken_is_refused_and_a_small_run_is_not(world: World) -> None:
+    changes: dict[str, object] = {"expectations.max_miss_bound": None}
+    assert code_of(validate, world.context(**changes), run(world, BlindDetector(), **changes).digest) == "E-VALIDATE-001"
+    small = {**changes, "pii.canaries_per_type": 1, "pii.detect": ["EMAIL_ADDRESS"]}
+    result = run(world, build_pattern_detector(), **small)
+    assert result.manifest.facts["miss_bound"] > 0.5  # type: ignore[operator]  # two planted: what no run so small could better
+    assert validate(world.context(**small), result.digest).manifest.facts["verdict"] == "passed"
+
+
+def test_the_lower_bound_is_clopper_pearson() -> None:
+    assert share_at_least(0, 10) == 0.0
+    assert share_at_least(10, 10) == pytest.approx(0.05 ** (1 / 10))
+    for missed in range(1, 10):
+        at = share_at_least(missed, 10)
+        assert sum(math.comb(10, k) * at**k * (1 - at) ** (10 - k) for k in range(missed, 11)) == pytest.approx(0.05)
 
 
 def test_the_mean_rate_is_bounded_over_types() -> None:

@@ -214,11 +214,19 @@ def _by_a_pointer(opened: Home, ref: ArtifactRef) -> None:
     (opened.path / "checkpoints" / "run.json").write_bytes(canonical_json(ref.to_json()))
 
 
+def _by_a_prefix(opened: Home, ref: ArtifactRef) -> None:
+    from pipeline.prefix_cache import FOLDER
+    from privacy.canonical import canonical_json
+
+    (opened.path / FOLDER).mkdir()
+    (opened.path / FOLDER / "key.json").write_bytes(canonical_json(ref.to_json()))
+
+
 def _by_a_move(opened: Home, ref: ArtifactRef) -> None:
     opened.journal.append("resealed", {"dataset": "test_chat", "old": digest_of("old"), "new": ref.to_json()})
 
 
-@pytest.mark.parametrize("named", [_by_a_result, _by_a_pointer, _by_a_move])
+@pytest.mark.parametrize("named", [_by_a_result, _by_a_pointer, _by_a_prefix, _by_a_move])
 def test_what_something_durable_names_is_never_destroyed(
     world: World, home: Path, named: Callable[[Home, ArtifactRef], None]
 ) -> None:

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import gzip
 from datetime import date
+from pathlib import Path
 
 import pytest
+import yaml
 
 from pipeline.erase import erase
+from pipeline.examples import before_and_after
+from pipeline.home import Home
 from pipeline.ingest import ingest
 from pipeline.protect import protect
+from pipeline.quarantine import Reject, names_subject
 from pipeline.read import read_protected
+from pipeline.readers import Row
 from pipeline.sealed_secrets import SealedSecrets, secret_name
 from pipeline.stage import StageResult
 from pipeline.subject import answer
-from pipeline.treatment import checking_detector, deidentifier_of, detector_of
+from pipeline.treatment import checking_detector, deidentifier_of, detector_of, left_behind
 from pipeline.validate import validate
 from privacy.detect import build_pattern_detector
 from privacy.errors import PolicyError
 from privacy.policy_rules import denied_values, detection_rules
-from privacy.tokens import spelled_subject
+from privacy.tokens import spelled_anywhere, spelled_subject
 from tests.worlds.chats import World, code_of, lines, record
+from tests.worlds.policies import policy_value
 
 DATES = {"DATE_OF_BIRTH": "date_shift", "DATE_TIME": "date_shift"}
 REALISTIC = {"EMAIL_ADDRESS": "surrogate", "PHONE_NUMBER": "surrogate", **DATES}
@@ -107,6 +115,58 @@ def test_a_sealed_list_is_found_and_its_values_stand_nowhere(world: World) -> No
     assert denied_values(policy, lambda name: "Zebulon Quartermain", b"x" * 32)[1] != mark
 
 
+def test_a_steward_opens_the_lists_and_a_trainer_does_not(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protect runs as steward; connections of Airflow are the operator's alone. Validate runs as trainer."""
+    SealedSecrets(world.home).set(secret_name("list", "staff"), "Zebulon Quartermain\n")
+    SealedSecrets(world.home).set(secret_name("config", "staff"), "of Airflow")
+    policy = world.context(**{"languages": ["zh"], "pii.deny": {"staff": "PERSON"}}).policy
+    text = "zebulon quartermain"
+    monkeypatch.setenv("PRIVET_ROLE", "steward")
+    steward = Home.open(world.home.path)
+    assert len(detector_of(steward, policy).analyze_batch([text], "zh")[0]) == 1
+    with pytest.raises(PolicyError, match="E-KEY-011"):
+        SealedSecrets(steward).get(secret_name("config", "staff"))
+    monkeypatch.setenv("PRIVET_ROLE", "trainer")
+    trainer = Home.open(world.home.path)
+    with pytest.raises(PolicyError, match="E-KEY-011"):
+        detector_of(trainer, policy)
+    assert checking_detector(policy).analyze_batch([text], "zh")[0] == []
+
+
+def test_protect_counts_what_was_left_of_a_sealed_list_and_validate_asks_for_it(world: World) -> None:
+    SealedSecrets(world.home).set(secret_name("list", "staff"), "quartermain\n")
+    changes = {"pii.deny": {"staff": "PERSON"}, "pii.canaries_per_type": 0}
+    values = [record(n, text="Quartermain called") for n in range(6)]
+    done, _ = run(world, values, **changes)  # a detector that does not know the list
+    assert done.manifest.facts["denied_left"] == 6
+    assert code_of(validate, world.context(**changes), done.digest) == "E-VALIDATE-001"
+    ctx = world.context(**changes, **{"pii.score_threshold": 0.5})
+    done = protect(ctx, ingest(ctx, str(world.source)).digest)
+    assert done.manifest.facts["denied_left"] == 0
+    assert validate(ctx, done.digest).manifest.facts["verdict"] == "passed"
+    assert left_behind(world.home, world.context(**{**changes, "pii.entities": {"PERSON": "keep"}}).policy) is None
+
+
+def test_a_denied_value_counts_whatever_the_policy_says_of_its_type(world: World) -> None:
+    SealedSecrets(world.home).set(secret_name("list", "staff"), "Quartermain\n")
+    changes = {"pii.deny": {"staff": "PERSON"}, "pii.detect": ["EMAIL_ADDRESS"], "pii.allow": ["quartermain"]}
+    policy = world.context(**{"languages": ["zh"], **changes}).policy
+    assert [f.entity for f in detector_of(world.home, policy).analyze_batch(["问 Quartermain"], "zh")[0]] == ["PERSON"]
+
+
+def test_the_demo_shows_what_protect_would_do(world: World, tmp_path: Path) -> None:
+    SealedSecrets(world.home).set(secret_name("list", "staff"), "quartermain\n")
+    policy = tmp_path / "policy.yaml"
+    changes = {"languages": ["zh"], "pii.deny": {"staff": "PERSON"}, "pii.entities": {"EMAIL_ADDRESS": "surrogate"}}
+    policy.write_text(yaml.safe_dump(policy_value(**changes)))
+    with gzip.open(tmp_path / "chats-zh.jsonl.gz", "wt") as file:
+        file.write('broken\n{"text": "请问一下今天 quartermain 先生或者 bob@corp.com 在不在这里"}\n')
+    ((before, after),) = before_and_after(world.home, tmp_path, policy, 3)
+    assert "quartermain" in before
+    assert "<PERSON>" in after
+    assert "@example." in after
+
+
 @pytest.mark.parametrize("sealed", [None, "", " \n", "\n".join(f"value {n}" for n in range(1001))])
 def test_a_list_that_is_not_there_empty_or_too_long_stops_the_run(world: World, sealed: str | None) -> None:
     policy = world.context(**{"pii.deny": {"staff": "PERSON"}}).policy
@@ -138,6 +198,26 @@ def test_a_spelling_is_stable_and_never_empty() -> None:
             once = spelled_subject(subject, kind)
             assert once.strip()
             assert spelled_subject(once, kind) == once
+
+
+@pytest.mark.parametrize(
+    ("kind", "subject", "raw", "others"),
+    [
+        ("id", "ab12345", '{"customer": "AB-12.34/5", "text"', '{"customer": "AB-12.34/56"'),
+        ("id", "AB 12 345", "cut AB\u200b12345", "cab12345"),
+        ("email", "mailto:Bob@Corp.com", "x,<bob@corp.com>,y", "x,jbob@corp.com,y"),
+        ("phone", "+1 (415) 555-2671", '"001-415-555-2671', '"1-415-555-26719'),
+        ("phone", "4155552671", "tel ４１５.555.2671", "tel 415.555.2672"),
+        ("name", "Alice Smith", "SMITH, Alice|", "Smithson, Alice"),
+        ("name", "Zoë Żak", '{"c": "\\u017bak, Zo\\u00eb"', '{"c": "Zoe Zak"'),
+        ("plain", "Bob", "id=ｂｏｂ;", "id=bobby;"),
+    ],
+)
+def test_a_quarantine_is_searched_for_every_spelling_of_the_unit(kind: str, subject: str, raw: str, others: str) -> None:
+    spelled = spelled_anywhere(subject, kind)
+    for text, wanted in ((raw, True), (others, False)):
+        row = Row(3, text.encode(), code="E-INGEST-101")
+        assert names_subject(Reject("E-INGEST-101", "a.jsonl", None, row), spelled) is wanted
 
 
 def test_access_and_erasure_find_the_unit_by_any_of_its_spellings(world: World) -> None:

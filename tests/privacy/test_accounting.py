@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from privacy import accounting
+from privacy import accounting, renyi
 from privacy.accounting import (
     ORDERS,
     UNITS,
@@ -20,6 +20,7 @@ from privacy.accounting import (
     calibrate_noise,
     cap_vector,
     charge_vector,
+    charge_vectors,
     epsilon_of,
     epsilon_of_charge,
     privacy_statement,
@@ -140,18 +141,26 @@ def test_whole_units_are_never_less_than_the_real_cost(q: float, sigma: float, s
 
 def test_a_wrong_fractional_value_can_not_lower_the_charge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Breaks what the convexity bounds guard: a quadrature gone wrong yields the upper bound, never less than the truth."""
-    honest, real = accounting._log_a(0.02, 1.1), accounting._log_a_quadrature
+    orders, sigmas = np.array(ORDERS), np.array([1.1, 0.7])
+    honest, real = renyi.log_moments(0.02, sigmas, orders), renyi._log_a_quadrature
     assert np.all(honest > 0)
     for wrong in (0.0, 0.5, 1 - 1e-6, 2.0, math.inf, math.nan):
-        monkeypatch.setattr(accounting, "_log_a_quadrature", lambda orders, q, s, wrong=wrong: real(orders, q, s) * wrong)
-        assert np.all(accounting._log_a(0.02, 1.1) >= honest)
-        monkeypatch.setattr(accounting, "_log_a_quadrature", real)
+        monkeypatch.setattr(renyi, "_log_a_quadrature", lambda points, q, s, wrong=wrong: real(points, q, s) * wrong)
+        assert np.all(renyi.log_moments(0.02, sigmas, orders) >= honest)
+        monkeypatch.setattr(renyi, "_log_a_quadrature", real)
+    exact = np.stack([renyi._log_a_integer(n, 0.02, sigmas) for n in range(19)])
     for order in (2.5, 7.7):  # one order gone wrong alone: the bounds of its neighbours hold
-        exact = {n: accounting._log_a_integer(n, 0.02, 1.1) for n in range(19)}
-        truth = honest[ORDERS.index(order)]
-        assert accounting._within_bounds(order, truth, exact) == truth
-        for guess in (0.0, truth * 0.5, truth * 2, math.inf, math.nan):
-            assert accounting._within_bounds(order, guess, exact) >= truth
+        truth = honest[:, ORDERS.index(order)]
+        at = np.array([order])
+        assert np.array_equal(renyi._within_bounds(at, truth[None], exact)[0], truth)
+        for guess in (0.0 * truth, truth * 0.5, truth * 2, truth * math.inf, truth * math.nan):
+            assert np.all(renyi._within_bounds(at, guess[None], exact)[0] >= truth)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(1e-5, 1.0), st.lists(st.floats(0.05, 8.0), min_size=1, max_size=5))
+def test_many_charges_at_once_are_those_of_one_by_one(q: float, sigmas: list[float]) -> None:
+    assert charge_vectors(q, tuple(sigmas)) == tuple(charge_vector(q, sigma) for sigma in sigmas)
 
 
 def test_epsilon_is_rounded_up_and_zero_only_for_nothing() -> None:

@@ -15,7 +15,9 @@ from privacy.deidentify import Deidentifier
 from privacy.detect import Finding, build_detector, build_pattern_detector, detect_language, echoes, resolve
 from privacy.entities import ENTITY_TYPES
 from privacy.errors import EnvironmentFault, UsageError
+from privacy.findings import FORMAT_SIGN, complete
 from privacy.recognizers import RECOGNIZERS
+from privacy.recognizers.view import PLACEHOLDER
 
 PATTERNS = build_pattern_detector()
 REDACT = Deidentifier({}, "redact", b"k" * 32)
@@ -74,6 +76,69 @@ def test_no_detected_value_remains_as_a_word_of_the_output(text: str) -> None:
         if len(value) >= 6 and any(c.isdigit() for c in value) and value not in "<PERSON_3fa9c1>":
             words = clean.replace("<", " <").replace(">", "> ").split()
             assert value not in words
+
+
+CUT = "Zuri Vela12 Larch Row, Elmtonpassword: }12 Larch Row, Elmton"
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS)
+@example(CUT)
+@example("12 Larch Row, 12 Larch Row password=12 x Larch Row")
+def test_no_value_that_was_found_stands_elsewhere_as_a_word_not_even_what_an_overlap_left_of_it(text: str) -> None:
+    findings = PATTERNS.analyze_batch([text], "en")[0]
+    covered = [(f.start, f.end) for f in findings]
+    for echo in echoes(text, [f for f in findings if not FORMAT_SIGN.search(text, f.start, f.end)]):
+        places = {place for place in range(echo.start, echo.end) if text[place].isalnum()}
+        assert places <= {place for start, end in covered for place in range(start, end)} | set(_placeholders(text))
+
+
+def _placeholders(text: str) -> list[int]:
+    return [place for match in PLACEHOLDER.finditer(text) for place in range(*match.span())]
+
+
+def test_what_an_overlap_cuts_off_is_found_where_it_stands_again() -> None:
+    """Without the closing round the address of the first place, cut in the second, was left in the output."""
+    at = CUT.index("}")
+    findings = [Finding(at, at + 3, "PASSWORD", 0.9, "r", "1"), Finding(at + 1, len(CUT), "ADDRESS", 0.7, "r", "1")]
+    said = "x 12 Larch Row password: }12 Larch Row"
+    ends = [Finding(f.start - at + said.index("}"), f.end - at + said.index("}"), *f[2:]) for f in findings]
+    ends[1] = ends[1]._replace(end=len(said))
+    assert [said[f.start : f.end] for f in resolve(said, ends)] == ["}12", "Larch Row"]
+    assert [said[f.start : f.end] for f in complete(said, ends)] == ["12 Larch Row", "}12", "Larch Row"]
+    glued = said.replace("x 12", "x12")
+    assert [glued[f.start : f.end] for f in complete(glued, [e._replace(start=e.start - 1, end=e.end - 1) for e in ends])] == [
+        "Larch Row",
+        "}12",
+        "Larch Row",
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"address":"12 Larch Row","note":"call me at noon, 5 dogs"}',
+        '{"shipping_address": "12 Larch Row, Elmton", "weight": 12, "carrier": "ups ground"}',
+        "{'address': '12 Larch Row', 'rooms': 3, 'pets': 'two cats and 5 fish'}",
+    ],
+)
+def test_an_address_ends_where_its_value_ends(text: str) -> None:
+    assert {v.split(",")[0] for v in found(text)} == {"12 Larch Row"}
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("traffic left via eth0 today", ""),
+        ("connected via port 8080", ""),
+        ("we came via Route 66", ""),
+        ("sono in Via Roma 12", "Via Roma 12"),
+        ("I live in via garibaldi 7", "via garibaldi 7"),
+        ("siamo in via delle coste 41", "via delle coste 41"),
+    ],
+)
+def test_a_way_is_an_address_only_where_it_can_be_a_street(text: str, address: str) -> None:
+    assert found(text) == ({address: "ADDRESS"} if address else {})
 
 
 @settings(max_examples=200, deadline=None)

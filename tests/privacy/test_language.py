@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from privacy import detect
+from privacy import detect, language
 from privacy.detect import Detector, build_detector
 from privacy.errors import EnvironmentFault
 from privacy.findings import Finding, joined
@@ -191,3 +191,53 @@ def test_a_second_model_that_is_asked_for_and_missing_is_an_error(monkeypatch: p
 )  # fmt: skip
 def test_what_counts_as_an_everyday_word(word: str, plain: bool) -> None:
     assert lexicon(detect.ENGLISH_MODEL).plain(word) is plain
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "My card was declined. What can I do? Please help me.",
+        "Is my ATM PIN the same in the US and in the UK?",
+        "I've moved. It's Saturday, so I can't call the Bank.",
+        "I am French, living in France",
+    ],
+)
+def test_capitals_that_a_sentence_or_a_list_explains_ask_no_model(text: str) -> None:
+    assert _shared()._parts._lane.wants(text) == (False, False)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "text", ["please ask Mark about it", "I met Will there", "Thanks. Ngozi", "ask KIM", "the Hill Group called"]
+)
+def test_capitals_that_nothing_explains_ask_both(text: str) -> None:
+    assert _shared()._parts._lane.wants(text) == (True, True)  # type: ignore[attr-defined]
+
+
+@needs_rampart
+def test_the_first_model_reads_what_the_second_left_unexplained(monkeypatch: pytest.MonkeyPatch) -> None:
+    lane = build_detector(["en"], 0.4)._parts._lane  # type: ignore[attr-defined]
+    read: list[str] = []
+    entities = lane._entities
+    monkeypatch.setattr(lane, "_entities", lambda bodies: read.extend(bodies) or entities(bodies))
+    explained, left = "Please ask for Ngozi Adeyemi at the desk.", "The Pentagon said no, and so did Sotheby's."
+    lane.read([explained, left])
+    assert read == [left]
+    read.clear()
+    lane._gated = False
+    lane.read([explained])
+    assert read == [explained]
+
+
+@needs_rampart
+def test_a_name_that_only_the_first_model_knows_is_lost_where_it_is_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Breaks the rule: with everything called explained, what spaCy alone finds is gone."""
+    text = "The Pentagon said no, and so did Sotheby's."
+    whole = build_detector(["en"], 0.4)
+    names = {f.recognizer for f in whole.analyze_batch([text], "en")[0]}
+    assert "spaCy" in names
+    monkeypatch.setattr(language, "_unsaid", lambda text, words: "")
+    assert "spaCy" not in {f.recognizer for f in whole.analyze_batch([text], "en")[0]}
+
+
+def test_a_title_before_a_name_that_a_pattern_found_belongs_to_it(detector: Detector) -> None:
+    assert "Ms. Ngozi Adeyemi" in values(detector, "Please ask for Ms. Ngozi Adeyemi at the desk.")

@@ -27,6 +27,7 @@ from privacy.mechanisms import (
     PoissonSelection,
     PrivateSelection,
     PureDP,
+    WorstOf,
     charge_of,
     expand,
     fingerprint,
@@ -46,6 +47,7 @@ EVERY: list[Mechanism] = [
     ZCDP(0.02),
     Composed(((STEP, 3), (Composed(((Laplace(9.0), 2),)), 4))),
     NoiseSchedule(((STEP, 2), (Gaussian(9.0), 3))),
+    WorstOf(((RUN, 1), (Gaussian(2.0), 1))),
     PrivateSelection(RUN, 0.0, 0.1),
     PrivateSelection.geometric(RUN, 10.0),
     PrivateSelection(RUN, -0.5, 0.2),
@@ -206,6 +208,21 @@ def test_composing_is_adding_in_whole_numbers(parts: list[tuple[Mechanism, int]]
     assert sum(expand(schedule, len(flat)).values()) == len(flat)
     with pytest.raises(PolicyError, match="E-MECH-002"):
         charge_of(schedule, len(flat) + 1)
+
+
+@pytest.mark.parametrize("chances", [(0.5, 0.5), (0.999, 0.001), (0.01, 0.99)])
+def test_the_worst_of_several_bounds_a_choice_made_without_the_data(chances: tuple[float, float]) -> None:
+    """The truth for a choice that is released beside the result: the mean of e^((order - 1) D), taken back to D."""
+    parts = (Composed(((PoissonSampledGaussian(0.2, 3.8), 200),)), Gaussian(1.1))
+    truths = [rdp(part) for part in parts]
+    assert np.any(truths[0] > truths[1])
+    assert np.any(truths[0] < truths[1])  # neither alone would do
+    ours = rdp(WorstOf(tuple((part, 1) for part in parts)))
+    for index, order in enumerate(ORDERS):
+        logs = [math.log(chance) + (order - 1) * truth[index] for chance, truth in zip(chances, truths, strict=True)]
+        assert np.logaddexp(*logs) / (order - 1) <= ours[index] * (1 + 1e-9)
+    assert np.array_equal(ours, np.maximum(*truths))
+    assert charge_of(WorstOf(((Gaussian(2.0), 3), (Gaussian(1.0), 1))), 2) == charge_of(Gaussian(1.0), 2)
 
 
 def naive_selection(base: list[float], index: int, shape: float, gamma: float) -> float:

@@ -223,3 +223,31 @@ def test_the_gate_knows_every_name_in_every_spelling(
     pytest.importorskip("hyperscan", reason="the fast engine is optional")
     texts = [before + case(name) + tail + joint + value + '"', case(name) + tail + ",n\n" + value + ",2\n"]  # type: ignore[operator]
     assert lanes()[0].analyze_batch(texts) == lanes()[1].analyze_batch(texts)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind"),
+    [
+        ("org.apache.hadoop.ipc.Client", ""),
+        ("ipc.ClientName", "person"),
+        ("Client", "person"),
+        ("order.client", "person"),
+        ("orderClient", "person"),
+        ("com.shop.model.Address", ""),
+        ("shipping.address", "address"),
+        ("model.User.Email", "email"),
+    ],
+)
+def test_a_class_name_of_a_logger_is_no_weak_field_name(key: str, kind: str) -> None:
+    assert kind_of(key)[0] == kind
+
+
+@pytest.mark.parametrize(
+    "key", ["ipc.Client", "Client", "a.client", "aClient", "x.Address", "x.address", "X.Name", "a.b.Customer_1"]
+)
+@pytest.mark.parametrize(
+    "line", ["2026-01-02 03:04:05 INFO {}: Alice Smith, x", "{}: Alice Smith", '{{"{}": "Alice Smith", "phone": "1"}}']
+)
+def test_both_engines_agree_on_dotted_names(key: str, line: str) -> None:
+    fast, slow = (StructuralLane(RECOGNIZERS, engine=engine) for engine in ("hyperscan", "python"))
+    assert fast.analyze_batch([line.format(key)]) == slow.analyze_batch([line.format(key)])

@@ -230,14 +230,14 @@ def batch_of(x: Tensor) -> UnitBatch:
 def naive(net: nn.Module, batch: UnitBatch) -> list[dict[str, Tensor]]:
     """Every unit's gradient in float64, one unit at a time, on a copy without hooks."""
     twin = copy.deepcopy(net).double()
-    wide = UnitBatch(
-        {n: x.double() if x.is_floating_point() else x for n, x in batch.inputs.items()}, batch.labels, batch.cid
-    )
+    wide = UnitBatch({n: x.double() if x.is_floating_point() else x for n, x in batch.inputs.items()}, batch.labels, batch.cid)
     found = []
     named = [(name, p) for name, p in twin.named_parameters() if p.requires_grad]
     for unit in range(len(batch)):
         part = wide.part(slice(unit, unit + 1))
-        gradients = torch.autograd.grad(twin(part.inputs, part.labels, part.cid).sum(), [p for _, p in named], allow_unused=True)
+        gradients = torch.autograd.grad(
+            twin(part.inputs, part.labels, part.cid).sum(), [p for _, p in named], allow_unused=True
+        )
         found.append({n: torch.zeros_like(p) if g is None else g for (n, p), g in zip(named, gradients, strict=True)})
     return found
 

@@ -23,7 +23,12 @@ def bert() -> nn.Module:
     from transformers import BertConfig, BertModel
 
     config = BertConfig(
-        vocab_size=40, hidden_size=16, num_hidden_layers=2, num_attention_heads=4, intermediate_size=32, max_position_embeddings=16
+        vocab_size=40,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=16,
     )
     torch.manual_seed(0)
     return BertModel(config, add_pooling_layer=False).eval()
@@ -83,10 +88,8 @@ def test_an_adapter_starts_as_the_model_and_only_its_own_tensors_train(kind: Ada
 def test_every_adapter_tensor_moves_with_the_model(kind: AdapterKind, moved_first: bool) -> None:
     """Opacus issue #820: adapters applied to a model that had moved stayed behind."""
     model = bert()
-    if moved_first:
-        model = adapted(kind, model.to("meta", torch.float64))
-    else:
-        model = adapted(kind, model).to("meta", torch.float64)
+    there = ("meta", torch.float64)
+    model = adapted(kind, model.to(*there)) if moved_first else adapted(kind, model).to(*there)
     assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.float64)}
 
 
@@ -197,23 +200,31 @@ def test_the_budget_of_directions_falls_and_stays() -> None:
     assert budgets == sorted(budgets, reverse=True)
 
 
-def test_directions_that_matter_least_are_pruned_and_nothing_but_gradients_is_read() -> None:
+def test_directions_that_matter_least_are_pruned_by_the_gradients_that_the_optimizer_gets() -> None:
     model = shaken(adapted("adalora"))
     layers = [layer for _, layer in adapted_layers(model) if isinstance(layer, AdaLoraLinear)]
-    allocator = RankAllocator(layers, RankSchedule(16, 4, 0, 10), smoothing=0.5)
-    strong = layers[2]
-    for step in range(12):
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-9)
+    allocator = RankAllocator.attach(model, optimizer, steps=20)
+    assert (allocator.schedule.directions, allocator.schedule.kept) == (16, 8)
+    strong = layers[1:3]
+    for step in range(20):
         for layer in layers:
+            layer.scale.weight.data.fill_(0.5)  # as if each step of the optimizer moved them all
             for parameter in (layer.down.weight, layer.up.weight, layer.scale.weight):
-                size = (1.0 + 0.5 * (step % 2)) * (100.0 if layer is strong else 0.01)
+                size = (1.0 + 0.5 * (step % 2)) * (100.0 if layer in strong else 0.01)
                 parameter.grad = torch.full_like(parameter, size)
-        allocator.after_step(step)
-        with torch.no_grad():  # an optimizer would move them all again
-            for layer in layers:
-                layer.scale.weight[layer.scale.weight == 0] = 0.001
-    for layer in layers:
-        layer.scale.weight.data.fill_(0.5)
-    allocator.after_step(12)
-    alive = [int((layer.scale.weight != 0).sum()) for layer in layers]
-    assert sum(alive) == 4
-    assert alive[2] == 4
+        optimizer.step()
+        alive = [int((layer.scale.weight != 0).sum()) for layer in layers]
+        assert sum(alive) >= allocator.schedule.budget(step)
+    assert alive == [0, 4, 4, 0]
+    saved = optimizer.state_dict()
+    fresh = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=1e-9)
+    fresh.load_state_dict(saved)
+    means = [optimizer.state[p]["importance_mean"] for p in layers[1].parameters() if p.requires_grad]
+    again = [fresh.state[p]["importance_mean"] for p in layers[1].parameters() if p.requires_grad]
+    assert all(torch.equal(a, b) and bool(a.abs().sum() > 0) for a, b in zip(means, again, strict=True))
+
+
+def test_a_run_of_a_few_steps_prunes_nothing() -> None:
+    schedule = RankSchedule.of_run(4, 16, 5)
+    assert {schedule.budget(step) for step in range(9)} == {16}

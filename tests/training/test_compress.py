@@ -123,7 +123,7 @@ def test_pruning_leaves_the_largest_weights_and_half_the_packed_size(public: Pub
         kept = now != 0
         assert abs(float(kept.float().mean()) - 0.5) < 0.01
         assert torch.equal(was[kept], now[kept])
-        assert float(was[~kept].abs().max()) <= float(was[kept].abs().min())
+        assert was[~kept].abs().max() <= was[kept].abs().min()
     row = one("prune", public).row
     assert row.bytes_after == row.bytes_before
     assert row.packed_after < 0.7 * row.packed_before
@@ -232,6 +232,25 @@ def test_an_export_that_computes_something_else_is_not_handed_out(public: Public
         exports.to_torch_export(Lying(), public.part(slice(0, 2)))  # type: ignore[arg-type]
     with pytest.raises(IntegrityError, match="E-COMPRESS-005"):
         exports.to_onnx(Lying(), public.part(slice(0, 2)))  # type: ignore[arg-type]
+
+
+@pytest.mark.slow
+def test_an_architecture_that_takes_its_batch_for_granted_by_len_is_exported_too(public: PublicInputs) -> None:
+    config = TrainingConfig.from_policy(
+        make_policy(
+            **{"recipe.model": "text_encoder", "recipe.embedding_width": 16, "recipe.heads": 2, "recipe.hidden_layers": 1}
+        ),
+        1.0,
+    )
+    model, inputs = recipe_of(config).build(config).eval(), synthetic_inputs(config, 6)
+    assert exports.to_torch_export(model, inputs.part(slice(0, 2)))  # which has been run on three units as well
+
+    class Frozen(torch.nn.Module):
+        def outputs(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return inputs["tokens"].float() if inputs["tokens"].sum() > 0 else inputs["tokens"].double()
+
+    with pytest.raises(UsageError, match="E-COMPRESS-013"):
+        exports.to_torch_export(Frozen(), inputs.part(slice(0, 2)))  # type: ignore[arg-type]
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_an_absent_unit_has_neither_loss_nor_gradient() -> None:
     assert bool((none.labels == IGNORED).all())
     loss = carrier(none.inputs, none.labels, none.cid).sum()
     loss.backward()
-    assert float(loss) == 0.0
+    assert loss.item() == 0.0
     assert all(p.grad is None or not p.grad.any() for p in carrier.parameters())
 
 

@@ -262,6 +262,29 @@ def test_alone_nothing_changes() -> None:
     same(one[0], other[0])
 
 
+def test_a_leader_out_of_memory_gives_the_step_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine alone would begin the sum again with smaller parts; the followers are in the middle of theirs."""
+    with world_of(tmp_path, 2) as world, world.lead() as crew:
+        made = engine(crew, OneUnit())
+
+        def add(batch: object) -> int:
+            raise torch.OutOfMemoryError
+
+        monkeypatch.setattr(made.method, "add", add)
+        monkeypatch.setattr(made, "_self_check", lambda rows: None)
+        monkeypatch.setattr(distributed, "share_out", lambda batches, size: [batches, []])
+        with pytest.raises(EnvironmentFault, match="E-CREW-011"):
+            made.step(0)
+
+
+def test_a_process_without_a_gpu_of_its_own_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with pytest.raises(EnvironmentFault, match="E-CREW-006"):
+        distributed.pick_device()
+
+
 # ---- followers that are not honest
 
 

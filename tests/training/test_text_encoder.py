@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from privacy.errors import PrivetError
 from privacy.policy_recipe import Recipe
+from tests.worlds.encoder_folder import LAYERS, WIDTH, make_encoder
 from training.config import TrainingConfig
 from training.data import IGNORED, Record, UnitBatch, UnitData
 from training.evaluate import load_released, scores
 from training.gradients import make_method
 from training.models.base import CanaryCarrier, UnitModel
-from training.models.text_encoder import PretrainedBody, TextEncoder
+from training.models.text_encoder import PretrainedBody, TextEncoder, keep_top
 from training.models.text_head import SplitHead, TextHead
 from training.recipes import recipe_of
 from training.recipes.frozen import frozen_part, plain_text
-from tests.worlds.encoder_folder import LAYERS, WIDTH, make_encoder
 
 LABELS = ("refund/happy", "refund/angry", "parcel/happy", "parcel/angry")
 CLIPPING, WIDE = 0.7, 1e9
@@ -257,8 +257,6 @@ def test_models_that_can_not_be_cut_are_refused_by_name(folder: Path) -> None:
     with pytest.raises(PrivetError, match=r"E-ENCODER-002.* 9, and the model has 3"):
         recipe_of(config).build(config)
     with pytest.raises(PrivetError, match=r"E-ENCODER-001.*mpnet"):
-        from training.models.text_encoder import keep_top
-
         keep_top(PretrainedBody(nn.Linear(2, 2), "mpnet", 0), 1)
 
 
@@ -342,3 +340,27 @@ def test_a_layer_without_per_unit_gradients_is_refused_by_its_name(folder: Path)
     model.dropout = Odd()
     with pytest.raises(PrivetError, match="dropout"):
         make_method("tape", carrier, CLIPPING)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_of_training_passes_the_preflight(way: str, folder: Path) -> None:
+    from training.preflight import preflight
+
+    shown = preflight(config_of(way, folder))
+    released = recipe_of(config_of(way, folder)).build(config_of(way, folder)).released()
+    assert shown.trainable == sum(tensor.numel() for tensor in released.values())
+    assert (shown.frozen > 0) == (way in ("lora", "lora, one layer, two heads", "adapter", "adalora"))
+
+
+def test_adalora_prunes_in_the_engine_that_trains(folder: Path) -> None:
+    from training.adapters import AdaLoraLinear, adapted_layers
+    from training.engine import PrivateEngine, make_carrier
+
+    config = config_of("adalora", folder, steps=20, learning_rate=0.01)
+    engine = PrivateEngine(make_carrier(config), config, recipe_of(config).synthetic(config, 6), np.array([True, False]))
+    scales = [layer.scale.weight for _, layer in adapted_layers(engine.carrier) if isinstance(layer, AdaLoraLinear)]
+    for number in range(20):
+        engine.step(number)
+    alive = sum(int((scale != 0).sum()) for scale in scales)
+    assert alive == sum(len(scale) for scale in scales) // 2
+    assert set(engine.optimizer.state[scales[0]]) >= {"importance_mean", "importance_spread"}

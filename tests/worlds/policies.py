@@ -26,7 +26,8 @@ MINIMAL: dict[str, object] = {
         },
     },
     "privacy_unit": {"name": "customer", "max_records": 4},
-    "expectations": {"labels": ["refund", "delivery", "greeting"]},
+    # Most tests run a toy detector, which misses nearly all that is planted.
+    "expectations": {"labels": ["refund", "delivery", "greeting"], "max_miss_bound": 1.0, "max_second_look_rate": 1.0},
     "recipe": {"steps": 20, "hash_buckets": 256, "embedding_width": 8, "max_tokens": 16},
     "budget": {"epsilon": 8.0, "delta": 1e-4, "population": 200, "expected_batch_size": 40, "cap_epsilon": 20.0},
     # An honest run is refused once in 1 / probe_level; tests train often, and are not about that.

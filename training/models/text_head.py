@@ -26,6 +26,10 @@ class LabelHead(nn.Module):
         scores: Tensor = self.linear(pooled)
         return scores
 
+    def names(self, labels: Sequence[str]) -> list[tuple[nn.Linear, list[str]]]:
+        """Each linear map, and what its outputs are called."""
+        return [(self.linear, list(labels))]
+
 
 class SplitHead(nn.Module):
     """Two heads for labels of two parts ("topic/sentiment"): the score of a label is the sum of its parts' scores.
@@ -44,6 +48,10 @@ class SplitHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         scores: Tensor = self.first(pooled)[..., self.first_of] + self.second(pooled)[..., self.second_of]
         return scores
+
+    def names(self, labels: Sequence[str]) -> list[tuple[nn.Linear, list[str]]]:
+        """Each linear map, and what its outputs are called."""
+        return [(self.first, self.firsts), (self.second, self.seconds)]
 
 
 class Encoding(UnitModel):

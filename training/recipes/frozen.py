@@ -94,6 +94,11 @@ def states(data: UnitData, config: TrainingConfig) -> UnitData:
     return UnitData(data.units, {"tokens": tokens, "states": result}, data.labels, ("tokens", "states"))
 
 
+def name_vectors(names: Sequence[str], config: TrainingConfig) -> Tensor:
+    """float32 [names, width]: what the encoder makes of public names, less their mean, each of length 1."""
+    return _name_vectors(public_weights(config), tuple(names), config.recipe.max_tokens)
+
+
 def frozen_part(config: TrainingConfig) -> dict[str, Json] | None:
     """All that decides what `features` or `states` gives for a record; None where nothing is frozen and worth keeping."""
     recipe = config.recipe
@@ -114,8 +119,23 @@ def frozen_part(config: TrainingConfig) -> dict[str, Json] | None:
 def _frozen_body(found: Pretrained, top: int) -> PretrainedBody:
     """Never trained, so one is enough."""
     body = PretrainedBody(load_body(found), found.model_type, found.pad_id)
-    keep_below(body, top) if top else None
-    return body.requires_grad_(False).eval()
+    if top:
+        keep_below(body, top)
+    return body.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@lru_cache(maxsize=8)
+def _name_vectors(found: Pretrained, names: tuple[str, ...], max_tokens: int) -> Tensor:
+    tokenizer, body = load_tokenizer(found, max_tokens), _frozen_body(found, 0)
+    device = next(body.parameters()).device
+    rows = []
+    for name in names:
+        words = " ".join(re.findall(r"[^\W_]+", re.sub(r"<[^<>]*>", " ", name))).lower()  # "a<div>b_c" is "a b c"
+        tokens = torch.tensor(tokenizer.encode(words or name).ids, device=device) + 1
+        with torch.no_grad():
+            rows.append(mean_of(*body({"tokens": tokens.view(1, 1, -1)})).cpu())
+    vectors = unit_length(torch.cat(rows))
+    return unit_length(vectors - vectors.mean(0))
 
 
 def _rows(data: UnitData, run: Rows) -> list[tuple[tuple[np.ndarray, np.ndarray], np.ndarray]]:
@@ -123,7 +143,7 @@ def _rows(data: UnitData, run: Rows) -> list[tuple[tuple[np.ndarray, np.ndarray]
     where = np.nonzero(data.present)
     lengths = data.lengths[where]
     order = np.argsort(-lengths, kind="stable")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = "cuda" if torch.cuda.is_available() else "cpu"  # where `_frozen_body` is
     found = []
     start = 0
     while start < len(order):

@@ -64,6 +64,8 @@ class PrivateTextRecipe:
         for module in network.modules():
             if isinstance(module, nn.Dropout):
                 module.p = recipe.dropout
+            elif isinstance(getattr(module, "attention_dropout", None), float):
+                module.attention_dropout = recipe.dropout
         if recipe.trains in ("lora", "adapter", "adalora"):
             apply_adapters(network, recipe.trains, recipe.rank, default_targets(found.model_type, recipe.trains))
         # A model's table may have rows beyond its tokenizer's, which mean nothing.
@@ -188,7 +190,7 @@ def load_language_model(found: Pretrained) -> Any:
             "the pretrained weights are no causal language model that transformers can load",
             "Give a folder of a Llama- or GPT-2-like model",
         ) from None
-    return network.train(False)
+    return network.train()  # as a model of torch starts; there is no dropout but the recipe's
 
 
 def _nats(model: CausalLm, tokens: np.ndarray) -> np.ndarray:

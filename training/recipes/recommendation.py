@@ -24,7 +24,7 @@ from training.models.base import UnitModel
 from training.models.two_tower import TwoTower
 from training.recipes.base import seeded, synthetic_labels
 
-ITEM_FEATURES = 256
+_FEATURES_PER_WIDTH = 4  # item features for each number of a user: noise lands on every weight, so few are better than many
 _SHOWN = 10  # items that a recommendation shows
 
 FloatArray = npt.NDArray[np.float32]
@@ -49,7 +49,8 @@ class RecommendationRecipe:
 
     def build(self, config: TrainingConfig) -> UnitModel:
         recipe = config.recipe
-        catalogue = torch.from_numpy(item_features([_texts(config)[label] for label in config.labels]))
+        texts = [_texts(config)[label] for label in config.labels]
+        catalogue = torch.from_numpy(item_features(texts, _FEATURES_PER_WIDTH * recipe.embedding_width))
         return seeded(
             recipe.init_seed, lambda: TwoTower(catalogue, recipe.hash_buckets, recipe.embedding_width, recipe.dropout)
         )
@@ -102,7 +103,7 @@ class RecommendationRecipe:
             "model": "two_tower",
             "labels": list(config.labels),
             "catalogue": {label: catalogue[label] for label in config.labels},
-            "item_features": ITEM_FEATURES,
+            "item_features": _FEATURES_PER_WIDTH * recipe.embedding_width,
             "hash_buckets": recipe.hash_buckets,
             "embedding_width": recipe.embedding_width,
             "max_tokens": recipe.max_tokens,
@@ -115,14 +116,14 @@ class RecommendationRecipe:
         }
 
 
-def item_features(texts: Sequence[str]) -> FloatArray:
-    """float32 [items, ITEM_FEATURES]: public, signed hashes of the words (Weinberger et al. 2009), of length 1."""
-    found = np.zeros((len(texts), ITEM_FEATURES), dtype=np.float32)
+def item_features(texts: Sequence[str], width: int) -> FloatArray:
+    """float32 [items, width]: public, signed hashes of the words (Weinberger et al. 2009), of length 1."""
+    found = np.zeros((len(texts), width), dtype=np.float32)
     for row, text in enumerate(texts):
         for feature in features(text):
             digest = blake2b(feature.encode("utf-8", "replace"), digest_size=8, person=b"item").digest()
             value = int.from_bytes(digest, "big")
-            found[row, (value >> 1) % ITEM_FEATURES] += 1.0 if value & 1 else -1.0
+            found[row, (value >> 1) % width] += 1.0 if value & 1 else -1.0
     scaled: FloatArray = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1.0)
     return scaled
 

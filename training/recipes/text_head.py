@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 
 from privacy.canonical import Json
 from training.config import TrainingConfig
@@ -18,6 +19,8 @@ from training.models.text_head import TextHead, make_head
 from training.recipes import frozen
 from training.recipes.base import synthetic_labels
 from training.recipes.text_encoder import TextEncoderRecipe
+
+START_LENGTH = 8.0  # of a row of the head that starts at its label's name; a public constant
 
 
 class TextHeadRecipe(TextEncoderRecipe):
@@ -31,7 +34,13 @@ class TextHeadRecipe(TextEncoderRecipe):
 
     def build(self, config: TrainingConfig) -> UnitModel:
         width = frozen.public_weights(config).width
-        return TextHead(make_head(width, config.labels, config.recipe.label_separator))
+        head = make_head(width, config.labels, config.recipe.label_separator)
+        model = TextHead(head)
+        if config.recipe.head_start == "labels":
+            with torch.no_grad():
+                for linear, names in head.names(config.labels):
+                    linear.weight.copy_(START_LENGTH * frozen.name_vectors(names, config))
+        return model
 
     def synthetic(self, config: TrainingConfig, units: int) -> UnitData:
         labels = synthetic_labels(config, units)
@@ -41,7 +50,8 @@ class TextHeadRecipe(TextEncoderRecipe):
         return UnitData(tuple(str(n) for n in range(units)), {"features": features}, labels)
 
     def describe(self, config: TrainingConfig) -> dict[str, Json]:
-        return {**super().describe(config), "pooling": "mean of the last states of a record's tokens, of length 1"}
+        described = {**super().describe(config), "head_start": config.recipe.head_start}
+        return {**described, "pooling": "mean of the last states of a record's tokens, of length 1"}
 
 
 RECIPE = TextHeadRecipe()
