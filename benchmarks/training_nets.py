@@ -56,6 +56,8 @@ class MiniLm(_Net):
         for module in self.modules():  # so that every mode does the same work
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
+            elif isinstance(module, nn.Embedding):
+                module.padding_idx = None  # Opacus' hooks get it wrong
 
     def scores(self, x: Tensor) -> Tensor:
         places = torch.arange(x.shape[1]).repeat(len(x), 1)

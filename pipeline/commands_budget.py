@@ -88,18 +88,21 @@ def budget_history(args: Namespace) -> int:
 
 def plan(args: Namespace) -> int:
     from pipeline.home import Home
-    from pipeline.plan import check_without_data, make_plan, preflight_json
+    from pipeline.plan import check_without_data, make_plan, preflight_json, pretrained_digest
     from privacy.policy_file import load_policy
 
     policy = load_policy(args.policy)
     home = Home.open(args.home) if (args.home / "VERSION.json").is_file() else None
     planned = make_plan(policy, home)
-    free = check_without_data(policy, planned)
+    free, weights = check_without_data(policy, planned), pretrained_digest(policy)
     if args.json:
         shown = {**planned.to_json(), "home": home is not None, "preflight": preflight_json(free, planned)}
+        shown["pretrained_digest"] = weights
         print(json.dumps(shown, ensure_ascii=False))
     else:
         _print_plan(planned, free, None if home is None else args.home)
+        if weights is not None:
+            print(f"  public weights {policy.recipe.pretrained}: {weights}")
     return 0 if planned.fits else 3
 
 

@@ -142,6 +142,14 @@ def check_without_data(policy: Policy, plan: Plan) -> Preflight:
         return preflight(TrainingConfig.from_policy(policy, plan.noise_multiplier))
 
 
+def pretrained_digest(policy: Policy) -> Digest | None:
+    """Of the public weights that the policy names, to pin as recipe.pretrained_digest. Raises E-PRETRAINED codes."""
+    from training.pretrained import find_pretrained
+
+    recipe = policy.recipe
+    return find_pretrained(recipe.pretrained, recipe.pretrained_digest).digest if recipe.pretrained else None
+
+
 def preflight_json(found: Preflight, plan: Plan) -> dict[str, Json]:
     return {
         "verdict": "passed",

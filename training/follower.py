@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import threading
 from collections.abc import Sequence
@@ -123,12 +124,14 @@ def _lend(group: Group, method: GradientMethod, batches: int) -> None:
 def _seat_from_pipe() -> Seat:
     """One line of JSON; then the pipe stays open for as long as the leader lives."""
     given = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_leave_with_the_leader, daemon=True).start()
+    threading.Thread(target=_leave_with_the_leader, args=(Path(given["rendezvous"]),), daemon=True).start()
     return Seat(given["rank"], given["world"], bytes.fromhex(given["token"]), given["rendezvous"], given["patience_seconds"])
 
 
-def _leave_with_the_leader() -> None:
+def _leave_with_the_leader(rendezvous: Path) -> None:
+    """A leader that was killed could not take its folder away, which holds addresses that lead nowhere now."""
     sys.stdin.buffer.read()
+    shutil.rmtree(rendezvous.parent, ignore_errors=True)
     os._exit(_LEADER_IS_GONE)
 
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.tape_norms import Part, Settled, cheapest, of_direct, scaled, square_norms
+from training.tape_norms import Part, Settled, cheapest, scaled, square_norms
 
 _PATCH_NUMBERS = 1 << 20  # of unfolded patches held at once
-_KEPT_ROOM = 2  # a kept per-unit gradient may be this many times as large as the layer's input and output
+_KEPT_ROOM = 4  # a kept per-unit gradient may be this many times as large as the layer's input and output
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +51,22 @@ class Geometry:
         return geometry, before, "constant" if layer.padding_mode == "zeros" else layer.padding_mode
 
     def patches(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        """A view [n, in, height, width, *size] of what each output position saw. size: of the output."""
-        padded = functional.pad(x, (self.padding[1], self.padding[1], self.padding[0], self.padding[0])).contiguous()
-        n, channels, down, right = padded.stride()
-        steps = (self.dilation[0] * down, self.dilation[1] * right, self.stride[0] * down, self.stride[1] * right)
-        return padded.as_strided((*padded.shape[:2], *self.weight_shape[2:], *size), (n, channels, *steps))
+        """[n, groups, positions, height * width * in / groups]: what each output position saw. size: of the output.
+
+        Channels come last, so that a patch is copied in long runs (a third faster than torch's unfold).
+        """
+        padded = functional.pad(x, (self.padding[1], self.padding[1], self.padding[0], self.padding[0]))
+        last = padded.permute(0, 2, 3, 1).contiguous()
+        n, down, right, channel = last.stride()
+        share = self.weight_shape[1]
+        steps = (self.stride[0] * down, self.stride[1] * right, self.dilation[0] * down, self.dilation[1] * right)
+        sizes = (len(x), self.groups, *size, *self.weight_shape[2:], share)
+        return last.as_strided(sizes, (n, share * channel, *steps, channel)).flatten(4).flatten(2, 3)
+
+    def of_patches(self, x: Tensor) -> Tensor:
+        """x [..., out, height * width * in / groups] in the order of the weight: [..., *weight_shape]; a view."""
+        out, share, height, width = self.weight_shape
+        return x.view(*x.shape[:-2], out, height, width, share).movedim(-1, -3)
 
     def backward(self, gradient: Tensor, x: Tensor, weight: Tensor, inputs: bool) -> Tensor:
         """The input gradient, or the weight gradient."""
@@ -65,6 +76,21 @@ class Geometry:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if x.is_cuda else nullcontext():
             found: Tensor = run(gradient, x, weight, None, *rest, [inputs, not inputs, False])[0 if inputs else 1]
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """value: [units, out, columns], per-unit gradients in the order of patches; only their sum is put in the weight's order."""
+
+    value: Tensor
+    geometry: Geometry
+
+    def add_to(self, total: Tensor, factors: Tensor) -> None:
+        found = torch.mv(self.value.flatten(1).t().to(total.dtype), factors).view(self.value.shape[1:])
+        total.view(self.geometry.weight_shape).add_(self.geometry.of_patches(found))
+
+    def without(self, bad: Tensor) -> Part:
+        return _Kept(torch.where(bad.view(-1, 1, 1), 0.0, self.value), self.geometry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,20 +123,26 @@ class Convolved:
         if cheapest(positions, rows, columns, keep and small) == "gram" and positions > 1:
             return self._by_gram(positions)
         if keep and small:
-            return of_direct(self.direct())
+            value, squares = self._kept()
+            return Settled(squares, None, _Kept(value, self.geometry))
         squares = torch.cat([square_norms(value) for value in self._gradients()]).view(self.units, -1).sum(1)
         return Settled(squares, square_norms(self._all(self.x)) * square_norms(self._all(self.gradient)), self)
 
     def direct(self) -> Tensor:
         """[units, *weight_shape]."""
+        return self.geometry.of_patches(self._kept()[0])
+
+    def _kept(self) -> tuple[Tensor, Tensor]:
+        """([units, out, columns], float64 [units] squared norms), measured while a part is still in the cache."""
         shape, groups = self.geometry.weight_shape, self.geometry.groups
         value = torch.empty((self.units * groups, shape[0] // groups, shape[1] * shape[2] * shape[3]), **self._wide)
-        done = 0
+        squares, done = [], 0
         for part in self._gradients(value):
             if part.data_ptr() != value[done:].data_ptr():
                 value[done : done + len(part)] = part
             done += len(part)
-        return value.view(self.units, *shape)
+            squares.append(square_norms(part))
+        return value.view(self.units, shape[0], -1), torch.cat(squares).view(self.units, -1).sum(1)
 
     def _gradients(self, into: Tensor | None = None) -> Iterator[Tensor]:
         """[some units * groups, out / groups, columns], a part of the units at a time; written to `into` where that is easy."""
@@ -121,7 +153,7 @@ class Convolved:
             return
         done = 0
         for row, col, units in self._patches():
-            row, col, count = row.flatten(0, 1), col.flatten(0, 1).transpose(1, 2), units * groups
+            row, col, count = row.flatten(0, 1), col.flatten(0, 1), units * groups
             if len(row) == count:
                 yield torch.bmm(row, col) if into is None else torch.bmm(row, col, out=into[done : done + count])
             else:
@@ -147,16 +179,17 @@ class Convolved:
         squares, rounding = [], []
         for row, col, units in self._patches():
             if len(row) != units:  # the records of a unit follow each other along positions
-                row, col = (x.view(units, -1, *x.shape[1:]).permute(0, 2, 3, 1, 4).flatten(3) for x in (row, col))
+                row = row.view(units, -1, *row.shape[1:]).permute(0, 2, 3, 1, 4).flatten(3)
+                col = col.view(units, -1, *col.shape[1:]).transpose(1, 2).flatten(2, 3)
             row, col = row.flatten(0, 1), col.flatten(0, 1)
-            product = torch.bmm(row.transpose(1, 2), row) * torch.bmm(col.transpose(1, 2), col)
+            product = torch.bmm(row.transpose(1, 2), row) * torch.bmm(col, col.transpose(1, 2))
             product = product.view(units, -1, positions, positions)
             squares.append(product.sum((1, 2, 3)).double().clamp_(min=0.0))
             rounding.append(positions * torch.diagonal(product, dim1=2, dim2=3).sum((1, 2), dtype=torch.float64))
         return Settled(torch.cat(squares), torch.cat(rounding), self)
 
     def _patches(self) -> Iterator[tuple[Tensor, Tensor, int]]:
-        """(output gradients [n, groups, out / groups, positions], patches [n, groups, columns, positions], units)."""
+        """(output gradients [n, groups, out / groups, positions], patches [n, groups, positions, columns], units)."""
         geometry, records = self.geometry, len(self.x) // self.units
         height, width = geometry.weight_shape[2:]
         per_unit = records * self.x.shape[1] * height * width * self.gradient[0, 0].numel()
@@ -165,8 +198,7 @@ class Convolved:
             part = slice(start * records, min(start + step, self.units) * records)
             x, gradient = self.x[part].to(**self._wide), self.gradient[part].to(**self._wide)
             groups, n, positions = geometry.groups, len(x), gradient[0, 0].numel()
-            col = geometry.patches(x, gradient.shape[2:]).reshape(n, groups, -1, positions)
-            yield gradient.reshape(n, groups, -1, positions), col, n // records
+            yield gradient.reshape(n, groups, -1, positions), geometry.patches(x, gradient.shape[2:]), n // records
 
     def _all(self, x: Tensor) -> Tensor:
         return x.reshape(self.units, -1)

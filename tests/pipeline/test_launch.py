@@ -129,9 +129,10 @@ def test_a_killed_follower_ends_the_run_and_one_process_goes_on_with_it() -> Non
 @linux
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_followers_leave_with_a_killed_leader(how: signal.Signals) -> None:
+def test_followers_leave_with_a_killed_leader_and_tidy_up(how: signal.Signals, tmp_path: Path) -> None:
     code = "import sys, time\nfrom pipeline.launch import crew_of\nwith crew_of(2):\n print('up', flush=True)\n time.sleep(60)"
-    leader = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE)
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    leader = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, env=env)
     assert leader.stdout is not None
     assert leader.stdout.readline() == b"up\n"
     (follower,) = children(leader.pid)
@@ -141,6 +142,7 @@ def test_followers_leave_with_a_killed_leader(how: signal.Signals) -> None:
     while Path(f"/proc/{follower}").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
     assert not Path(f"/proc/{follower}").exists()
+    assert list(tmp_path.glob("privet-crew-*")) == []
     leader.stdout.close()
 
 
