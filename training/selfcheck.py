@@ -6,7 +6,7 @@ the same set. So a layer that was unfrozen or swapped, that mixes units, or that
 first step that checks, before anything leaves the machine.
 Assumption: the two units meet every layer that matters; the engine takes new ones each time. Dropout is off while it checks.
 Not covered: a mistake that shows in larger batches only. Nothing that was computed here is published, logged or in the error.
-Cost: three forward and backward passes over two units.
+Cost: four forward and backward passes over two units, at most.
 """
 
 from __future__ import annotations

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -166,6 +172,62 @@ def test_a_search_that_is_cut_in_a_step_goes_on_and_nothing_is_free(
     found = document(world, result)
     assert found["ledger_key"] == key
     assert spends(world) == [(1, 1, 1) if block is SELECTION else (3, 3, 3)]
+
+
+CHILD = """
+import os, sys
+from pathlib import Path
+import torch
+from pipeline.home import Home
+from pipeline.search import search
+from pipeline.stage import StageContext
+from privacy.policy_file import policy_digest
+from tests.pipeline.test_search import KILLED, FAST
+from tests.pipeline.training_world import SETTINGS
+from tests.worlds.policies import make_policy
+from training.engine import PrivateEngine
+
+real = PrivateEngine.step
+
+def counted(self, number):
+    if self.units > 100:
+        os.write(1, b"." if number else b"|")
+    return real(self, number)
+
+PrivateEngine.step = counted
+torch.set_num_threads(1)
+policy = make_policy(**{**SETTINGS, **FAST, "search": KILLED})
+search(StageContext(Home.open(Path(sys.argv[1])), policy, policy_digest(policy), "run-child", "demo_engineer"), Path("."))
+"""
+KILLED = {**COMPOSED, "space": {"learning_rate": [0.01, 0.1, "log"], "steps": [200]}}
+
+
+@pytest.mark.slow
+def test_a_search_that_is_killed_for_real_begins_no_trial_that_was_not_charged(tmp_path: Path) -> None:
+    world = world_of(tmp_path, KILLED)
+    world.approve()
+    root, charged = Path(__file__).parents[2], 0
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    command = [sys.executable, "-c", CHILD, str(world.home.path)]
+    for wanted in (b".", b"|"):  # in the first trial, and just when another begins: a trial has steps to spare for one cut
+        child = subprocess.Popen(command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        assert child.stdout is not None
+        child.stdout.read(1)  # of a trial that is begun, or was
+        seen = b""
+        while not seen.endswith(wanted):
+            seen += child.stdout.read(1)
+        time.sleep(random.uniform(0.0, 0.2))
+        child.send_signal(signal.SIGKILL)
+        seen += child.stdout.read()
+        assert child.wait() == -signal.SIGKILL, "it ended by itself: the test killed nothing"
+        (spend,) = world.home.ledger.spends(budget_scope(world.ctx.policy))
+        assert spend.settled is None
+        assert spend.leased >= charged + seen.count(b"|")
+        assert spend.leased >= 1
+        charged = spend.leased
+    result = search(world.ctx, tmp_path)
+    assert len(document(world, result)["trials"]) == 3  # type: ignore[arg-type]
+    assert spends(world) == [(3, 3, 3)]
 
 
 def test_a_trial_out_of_spare_steps_fails_closed_and_stays_charged(

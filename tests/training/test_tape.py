@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from privacy.errors import PolicyError
 from tests.training.tape_cases import CASES, Cnn, Mlp, Net, TinyLm, apart, batch_of, build, clipped_sum, naive, norm_of, sums
 from training.gradients import make_method
+from training.tape import require_precision
 from training.tape_norms import MARGIN
 
 OURS = ("tape", "two_pass")
@@ -87,7 +90,7 @@ def test_any_shape_is_exact_by_whichever_form_of_the_norm_is_cheapest(
 def test_any_convolution_is_exact(
     units: int, records: int, kernel: int, stride: int, padding: int, dilation: int, groups: int, mode: str
 ) -> None:
-    class Any(Net):
+    class OneConv(Net):
         def __init__(self) -> None:
             super().__init__()
             self.conv = nn.Conv2d(2, 4, kernel, stride, padding, dilation, groups, padding_mode=mode)
@@ -97,7 +100,7 @@ def test_any_convolution_is_exact(
             return self.head(torch.tanh(self.conv(x)).mean((2, 3)))
 
     torch.manual_seed(2)
-    net = Any().double()
+    net = OneConv().double()
     batch = batch_of(torch.randn(units, records, 2, 7, 8).double())
     each = naive(net, batch)
     for method in OURS:
@@ -319,6 +322,16 @@ def test_closing_gives_the_model_back_and_a_copy_has_no_tape() -> None:
     net(batch.inputs, batch.labels, batch.cid).sum().backward()
     assert net.tokens.weight.grad is not None
     assert "forward" not in net.head.__dict__
+
+
+def test_tf32_is_refused_on_an_accelerator_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    here: list[Any] = [SimpleNamespace(is_cuda=False)]
+    there: list[Any] = [SimpleNamespace(is_cuda=True)]
+    require_precision(there)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    require_precision(here)
+    with pytest.raises(PolicyError, match="E-TRAIN-044"):
+        require_precision(there)
 
 
 @pytest.mark.parametrize("method", OURS)
