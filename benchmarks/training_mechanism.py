@@ -37,7 +37,7 @@ def _schedule(quick: bool) -> Row:
     sigmas = np.linspace(1.0, 2.0, STEPS)
     began = time.perf_counter()
     schedule = NoiseSchedule(tuple((PoissonSampledGaussian(0.01, float(sigma)), 1) for sigma in sigmas))
-    epsilon_of_charge(total_charge({atom: count for atom, count in schedule.parts}), 1e-6)
+    epsilon_of_charge(total_charge(dict(schedule.parts)), 1e-6)
     ours = time.perf_counter() - began
     part = sigmas[::10] if quick else sigmas
     accountant = PRVAccountant()

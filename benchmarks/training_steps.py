@@ -28,7 +28,7 @@ from training.data import UnitBatch
 from training.gradients import make_method
 from training.host_memory import keep_freed_memory
 
-_ROUNDS, _FEW = 15, 5
+_ROUNDS, _FEW = 21, 11
 _BIG = "MiniLM full 32x32"
 _MEMORY_GOALS = {"two_pass": 1.3, "tape": 2.0}
 _STATUS = Path("/proc/self/status")

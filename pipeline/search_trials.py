@@ -8,7 +8,7 @@ unit is learnt from or scored with, and never both.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -159,14 +159,19 @@ class PrivateTrials:
         config = TrainingConfig.from_policy(policy, self.charge.noise[shape_of(policy)])
         if self.sealed.trial and saw_units_that_are_gone(self.sealed.trial, config, len(self.data.training)):
             raise UnitErased
-        progress = partial(self.ctx.progress, "search")
         outcome = train_model(
             config, self.data.training, lambda: WatchedLease(lease, self.watch), TrialCheckpoints(self.sealed),
-            _no_announcement, progress, self.device,
+            _no_announcement, self._progress(), self.device,
         )  # fmt: skip
         model = load_released(recipe_of(config).build(config), outcome.weights)
         expected = policy.budget.population * policy.audit.holdout_share
         return noisy_score(unit_scores(model, self.data, config), self.charge.score_noise, expected)
+
+    def _progress(self) -> Callable[[int, int], None]:
+        """None of a selection: steps that begin again from 1 would count its trials, and their number would tell settings."""
+        declared = self.ctx.policy.search
+        assert declared is not None
+        return _silent if declared.charge == "selection" else partial(self.ctx.progress, "search")
 
     def _encode(self, policy: Policy, settings: Settings) -> None:
         """Read anew where this trial's units look different."""
@@ -197,6 +202,10 @@ def unit_scores(model: UnitModel, data: TrainingData, config: TrainingConfig) ->
             inputs = {name: torch.from_numpy(np.ascontiguousarray(array[part])) for name, array in holdout.inputs.items()}
             found.append(torch.exp(-model.losses(inputs, torch.from_numpy(holdout.labels[part]))).double().numpy())
     return np.concatenate(found)
+
+
+def _silent(done: int, total: int) -> None:
+    """Shows nothing."""
 
 
 def _no_announcement(commitment: Digest) -> None:

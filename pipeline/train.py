@@ -398,5 +398,8 @@ def _use_cores() -> None:
     """Two threads gain most of what threads gain here, and leave room for the scheduler beside us."""
     import torch
 
+    from training.host_memory import keep_freed_memory
+
+    keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(min(2, os.cpu_count() or 1))

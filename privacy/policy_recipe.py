@@ -161,9 +161,20 @@ class Recipe(Part):
     def _optimizer_rules(self) -> tuple[Rule, ...]:
         return (
             (
+                self.compile and self.gradients in ("hooks", "ghost"),
+                "compile",
+                "recipe.compile does not go with Opacus' hooks; leave recipe.gradients at auto",
+            ),
+            (
                 self.shards and (self.trains == "adalora" or self.gradients not in ("auto", "two_pass")),
                 "shards",
                 "recipe.shards clips in two passes (gradients auto or two_pass), and adalora needs whole layers",
+            ),
+            (
+                self.precision == "bfloat16" and (self.shards or self.gradients == "ghost"),
+                "precision",
+                "recipe.precision bfloat16 does not go with shards or gradients ghost: they sum in it, and a rounded sum can "
+                "move by more than the unit that was added to it",
             ),
             (self.momentum > 0 and self.optimizer != "sgd", "momentum", "recipe.momentum belongs to the optimizer sgd"),
             (

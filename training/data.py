@@ -186,7 +186,8 @@ def build_units(
                 )
             targets[row, column] = index[record.label]
             for name, value in encode(record).items():
-                inputs[name][(row, column, *(slice(size) for size in value.shape))] = value
+                place = inputs[name][row, column]
+                place[tuple(slice(size) for size in value.shape)] = value
     return UnitData(units, inputs, targets, ragged)
 
 

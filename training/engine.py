@@ -11,6 +11,7 @@ Not covered: timing. How long a step takes depends on the size of its secret bat
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +32,7 @@ from training.optimizers import make_optimizer
 from training.recipes import recipe_of
 from training.selfcheck import check
 
+COMPILER = "inductor"
 SELF_CHECK_STEPS = 100  # a self-check at step 0 of each attempt and every so many steps
 
 
@@ -60,6 +62,15 @@ def make_carrier(config: TrainingConfig) -> CanaryCarrier:
     """The recipe's model with its initial weights, independent of the number of canaries, which it carries besides."""
     precision = torch.bfloat16 if config.recipe.precision == "bfloat16" else None
     return CanaryCarrier(recipe_of(config).build(config), config.canaries, CANARY_GAIN * config.clipping_norm, precision)
+
+
+def toss_anew() -> None:
+    """Secret, fresh randomness for dropout, before every step and whatever seed a program or library has set.
+
+    Which activations are left out is decided place by place in the batch. Were that known, one unit more would move all
+    others to other places, and so change all their gradients, while noise covers the change of one.
+    """
+    torch.manual_seed(int.from_bytes(os.urandom(8), "big", signed=True))
 
 
 class SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -177,6 +188,8 @@ class PrivateEngine(Engine):
     ) -> None:
         super().__init__(carrier, config, data, coins, sampler, memory)
         self.method: GradientMethod = make_method(memory.method, carrier, config.clipping_norm)
+        if config.recipe.compile:
+            compile_forward(carrier)
         named = [(name, p) for name, p in carrier.named_parameters() if p.requires_grad]
         self.private = SecretNoiseOptimizer(make_optimizer(config, named), config, noise or GaussianNoise())
         if config.recipe.trains == "adalora":
@@ -199,6 +212,7 @@ class PrivateEngine(Engine):
         self.private.step_number = number
         self.private.noise_multiplier = self.noise_multiplier_at(number)
         self.clear()
+        toss_anew()
         bad = self.accumulate(rows)
         self.private.add_noise()
         self.divide(len(rows))
@@ -279,6 +293,17 @@ class PlainEngine(Engine):
         if finite:
             self._optimizer.step()
         return StepRecord(gradient, members, 0 if finite else len(rows))
+
+
+def compile_forward(carrier: CanaryCarrier) -> None:
+    """torch.compile of what lies between the taped layers; each of those is a break in the graph.
+
+    Two backward passes over one graph need buffers that the first one must not take for itself.
+    """
+    import torch._functorch.config
+
+    torch._functorch.config.donated_buffer = False
+    carrier.compile(dynamic=True, backend=COMPILER)
 
 
 def make_engine(

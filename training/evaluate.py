@@ -52,7 +52,8 @@ def scores(model: UnitModel, data: UnitData) -> np.ndarray:
             part = slice(start, start + _UNITS_AT_ONCE)
             inputs = {name: torch.from_numpy(np.ascontiguousarray(array[part])) for name, array in data.inputs.items()}
             found.append(model.outputs(inputs).float().numpy())
-    return np.concatenate(found)
+    joined: np.ndarray = np.concatenate(found)
+    return joined
 
 
 def predictions(model: UnitModel, data: UnitData) -> np.ndarray:

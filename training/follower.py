@@ -21,7 +21,7 @@ from privacy.errors import IntegrityError, PrivetError, UsageError
 from privacy.hardening import harden_process
 from training.crew_work import TOKEN_BYTES, Order, unpack_batch, unpack_config, unpack_order
 from training.distributed import PATIENCE_SECONDS, Group, Seat, add_up, clear_sums
-from training.engine import make_carrier
+from training.engine import make_carrier, toss_anew
 from training.gradients import GradientMethod, make_method
 
 TOKEN_FILE = "PRIVET_CREW_TOKEN_FILE"  # noqa: S105 - the name of a variable
@@ -117,6 +117,7 @@ def _lend(group: Group, method: GradientMethod, batches: int) -> None:
     """One step: weights, then the batches as they come, then the sum."""
     group.from_leader(method.parameters)
     clear_sums(method)
+    toss_anew()
     bad = sum(method.add(unpack_batch(group.hear()).to(group.device)) for _ in range(batches))
     add_up(group, method, bad)
 

@@ -56,11 +56,11 @@ class _Tape:
         self.parameters = self.tape.trainable
 
     def add(self, batch: UnitBatch) -> int:
-        if _nothing(self, batch):
-            return 0
+        if len(batch) == 0:
+            return _with_sums(self)
         with self._run(batch, "tape") as (session, losses):
             losses.sum().backward()  # type: ignore[no-untyped-call]
-            return session.finish(self.clipping_norm)
+            return _with_sums(self, session.finish(self.clipping_norm))
 
     def norms(self, batch: UnitBatch) -> Tensor:
         with self._run(batch, "norms") as (session, losses):
@@ -86,15 +86,15 @@ class _TwoPass(_Tape):
     name = "two_pass"
 
     def add(self, batch: UnitBatch) -> int:
-        if _nothing(self, batch):
-            return 0
+        if len(batch) == 0:
+            return _with_sums(self)
         with self._run(batch, "norms") as (session, losses):
             total = losses.sum()
             total.backward(retain_graph=True)  # type: ignore[no-untyped-call]
             dropped = session.second_pass(self.clipping_norm)
             total.backward()  # type: ignore[no-untyped-call]
             session.join()
-        return dropped
+        return _with_sums(self, dropped)
 
 
 class _Hooks:
@@ -113,8 +113,8 @@ class _Hooks:
         return GradSampleModule(self.carrier, batch_first=True, loss_reduction="sum", strict=False)
 
     def add(self, batch: UnitBatch) -> int:
-        if _nothing(self, batch):
-            return 0
+        if len(batch) == 0:
+            return _with_sums(self)
         samples = self._per_unit(batch)
         squares = torch.stack([square_norms(sample) for sample in samples]).sum(0)
         nothing = torch.zeros_like(squares)
@@ -160,12 +160,18 @@ class _Ghost(_Hooks):
     name = "ghost"
 
     def _attach(self) -> Any:
+        if is_half(self.carrier, self.parameters):  # its sums come out of bfloat16 products, rounded before the noise
+            raise PolicyError(
+                "E-TRAIN-045",
+                "ghost sums in the precision of the forward pass: under bfloat16 one unit can move a sum further than its norm",
+                "Set recipe.gradients to auto, tape, two_pass or hooks, or recipe.precision to float32",
+            )
         limit = self.clipping_norm
         return GradSampleModuleFastGradientClipping(self.carrier, loss_reduction="sum", max_grad_norm=limit, strict=False)
 
     def add(self, batch: UnitBatch) -> int:
-        if _nothing(self, batch):
-            return 0
+        if len(batch) == 0:
+            return _with_sums(self)
         losses, norms = self._measure(batch)
         nothing = torch.zeros_like(norms)
         factors, bad = clip_factors(norms.square(), nothing, nothing, self.clipping_norm)
@@ -176,7 +182,7 @@ class _Ghost(_Hooks):
             for parameter in self.parameters:
                 if parameter.grad is not None:
                     total_of(parameter).add_(parameter.grad)
-        return 0
+        return _with_sums(self)
 
     def norms(self, batch: UnitBatch) -> Tensor:
         return self._measure(batch)[1]
@@ -276,11 +282,20 @@ def _losses(carrier: nn.Module, batch: UnitBatch) -> Tensor:
     return losses
 
 
-def _nothing(method: GradientMethod, batch: UnitBatch) -> bool:
-    """Whether the batch is empty; its sums exist all the same, so that the noise has something to be added to."""
+def _with_sums(method: GradientMethod, dropped: int = 0) -> int:
+    """`dropped`; every parameter has a sum now, so that the noise has something to be added to.
+
+    Sums come into being where they are first added to, so that they don't lie beside the whole graph.
+    """
     for parameter in method.parameters:
         total_of(parameter)
-    return len(batch) == 0
+    return dropped
+
+
+def is_half(carrier: nn.Module, parameters: list[nn.Parameter]) -> bool:
+    """Whether the forward pass runs in bfloat16 or float16."""
+    precision = getattr(carrier, "precision", None)
+    return precision is not None or any(p.dtype in (torch.bfloat16, torch.float16) for p in parameters)
 
 
 @contextmanager

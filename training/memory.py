@@ -33,7 +33,7 @@ def plan_memory(carrier: CanaryCarrier, small: TrainingConfig, data: UnitData, c
     engine = Engine(carrier, small, data, np.array([True, False]))
     largest = int(np.argmax(engine.sizes.records * engine.sizes.lengths))
     one = engine.batch(np.array([largest]))
-    name = config.recipe.gradients if config.recipe.gradients != "auto" else ""
+    name: str = config.recipe.gradients if config.recipe.gradients != "auto" else ""
     room = _room(carrier.canary.weight.device)
     graph, stash = (0, 0) if name in ("hooks", "ghost") else stash_bytes(carrier, one)
     name = name or auto_name(carrier, one, room / _WORTHWHILE)

@@ -59,7 +59,7 @@ def preflight(config: TrainingConfig, device: str = "cpu") -> Preflight:
     carrier = make_carrier(small).to(device)
     _check_layers(carrier)
     data = recipe_of(small).synthetic(small, _SYNTHETIC_UNITS)
-    _check_independence(carrier, Engine(carrier, small, data, np.array([True, False])))
+    _check_independence(carrier, Engine(carrier, small, _shortened(data), np.array([True, False])))
     trainable = sum(p.numel() for p in carrier.model.parameters() if p.requires_grad)
     frozen = sum(p.numel() for p in carrier.model.parameters()) - trainable
     signal = forecast(config, trainable)
@@ -137,13 +137,14 @@ def _check_layers(carrier: CanaryCarrier) -> None:
 def _check_independence(carrier: CanaryCarrier, engine: Engine) -> None:
     """Another unit's records must not change this unit's loss, and no buffer may remember a batch.
 
-    In training mode, where batch statistics would be taken; the labels of half of the units are gone in the second batch.
+    In training mode, where batch statistics would be taken. A unit alone is trimmed to its own size: in a batch it is padded
+    to the size of others, which must not matter either.
     """
     batch = engine.batch(np.arange(engine.slots))
     before = {name: buffer.detach().clone() for name, buffer in carrier.named_buffers()}
     with torch.no_grad():
         whole = carrier(batch.inputs, batch.labels, batch.cid)
-        single = (batch.part(slice(n, n + 1)) for n in range(len(batch)))
+        single = (engine.batch(np.array([n])) for n in range(len(batch)))
         alone = torch.cat([carrier(one.inputs, one.labels, one.cid) for one in single])
     for name, buffer in carrier.named_buffers():
         if not torch.equal(before[name], buffer):
@@ -158,6 +159,14 @@ def _check_independence(carrier: CanaryCarrier, engine: Engine) -> None:
             "the loss of a unit depends on the other units of its batch",
             "Remove what looks across units: batch statistics, in-batch negatives, attention over a packed batch",
         )
+
+
+def _shortened(data: UnitData) -> UnitData:
+    """The same with sequences of half the length in every other unit."""
+    inputs = {name: array.copy() if name in data.ragged else array for name, array in data.inputs.items()}
+    for name in data.ragged:
+        inputs[name][::2, :, max(1, inputs[name].shape[2] // 2) :] = 0
+    return replace(data, inputs=inputs)
 
 
 def _check_private_step(config: TrainingConfig, data: UnitData, memory: Memory, device: str) -> None:

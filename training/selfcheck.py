@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from privacy.errors import IntegrityError, PolicyError
 from training.data import UnitBatch
-from training.gradients import GradientMethod
+from training.gradients import GradientMethod, is_half
 from training.tape_norms import MARGIN, square_norms
 
 _TOLERANCE = 1e-3
@@ -47,7 +47,7 @@ def check(
             each = [_brute_force(carrier, batch.part(slice(u, u + 1)), method.parameters) for u in range(len(batch))]
         norms = torch.stack([_norm(gradients) for gradients in each])
         finite = torch.isfinite(norms)
-        tolerance = _TOLERANCE_HALF if _is_half(carrier, method.parameters) else _TOLERANCE
+        tolerance = _TOLERANCE_HALF if is_half(carrier, method.parameters) else _TOLERANCE
         _compare_norms(method.norms(batch)[finite], norms[finite], clipping_norm, tolerance)
         for parameter in method.parameters:
             parameter.summed_grad = None  # type: ignore[attr-defined]
@@ -122,11 +122,6 @@ def _compare_sums(parameters: list[nn.Parameter], expected: list[Tensor], most: 
         squares += float(wanted.square().sum())
     if not off**0.5 <= tolerance * squares**0.5 + _NOTHING * most:
         raise _differs("the clipped sum of two units")
-
-
-def _is_half(carrier: nn.Module, parameters: list[nn.Parameter]) -> bool:
-    precision = getattr(carrier, "precision", None)
-    return precision is not None or any(p.dtype in (torch.bfloat16, torch.float16) for p in parameters)
 
 
 def _differs(what: str) -> IntegrityError:

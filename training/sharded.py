@@ -31,7 +31,7 @@ from training.config import TrainingConfig
 from training.crew_work import Order, absent_unit, pack_batch, pack_config, pack_order, share_out, unpack_batch
 from training.data import IGNORED, UnitBatch, UnitData
 from training.distributed import Group, LeaderCrew, faults_named
-from training.engine import Engine, Memory, SecretNoiseOptimizer, StepRecord, make_carrier
+from training.engine import Engine, Memory, SecretNoiseOptimizer, StepRecord, make_carrier, toss_anew
 from training.models.base import CANARY_PARAMETER, CanaryCarrier
 from training.optimizers import make_optimizer
 from training.tape import TapeHooks
@@ -71,6 +71,7 @@ class Shards:
     def step(self, number: int, batches: Sequence[UnitBatch], noise_multiplier: float) -> tuple[Float32Array, int]:
         """(float32 [canaries], all canary coordinates' noised sums; units left out). As many batches on every rank."""
         self.clear()
+        toss_anew()
         with faults_named(only_network=True):
             bad = sum(self.add(batch.to(self.group.device)) for batch in batches)
         for name, part in self.parts.items():

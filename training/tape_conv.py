@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.tape_norms import Part, Settled, cheapest, scaled, square_norms
+from training.tape_norms import Part, Settled, cheapest, square_norms
 
 _PATCH_NUMBERS = 1 << 20  # of unfolded patches held at once
 _KEPT_ROOM = 4  # a kept per-unit gradient may be this many times as large as the layer's input and output
@@ -103,9 +103,9 @@ class Convolved:
     units: int
 
     def add_to(self, total: Tensor, factors: Tensor) -> None:
-        weighted = scaled(self.gradient, factors.repeat_interleave(len(self.x) // self.units))
-        kind = weighted.dtype if weighted.is_cuda else total.dtype
-        weighted, x = weighted.to(kind), self.x.to(kind)
+        # Never in bfloat16: a sum that is rounded can move by more than the unit that was added to it.
+        kind, each = total.dtype, factors.repeat_interleave(len(self.x) // self.units).view(-1, 1, 1, 1)
+        weighted, x = self.gradient.to(kind) * each.to(kind), self.x.to(kind)
         shape = self.geometry.weight_shape
         found = self.geometry.backward(weighted, x, torch.empty(shape, dtype=kind, device=x.device), inputs=False)
         total.view(shape).add_(found.to(total.dtype))

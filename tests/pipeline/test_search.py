@@ -74,7 +74,9 @@ def test_a_selection_is_charged_as_one_mechanism_and_gives_settings_alone(
 ) -> None:
     world = world_of(tmp_path, SELECTION)
     world.approve()
-    result = search(world.ctx, tmp_path)
+    said: list[str] = []
+    result = search(world.context(progress=lambda what, done, total: said.append(what)), tmp_path)
+    assert not any(what.startswith("search") for what in said)  # a step 1 shown three times would be the number of trials
     found = document(world, result)
     assert found["kind"] == "selection"
     assert "withheld" in str(found["trials"])

@@ -156,10 +156,10 @@ def test_the_holdout_is_looked_at_once_and_only_when_nothing_can_change_any_more
     world: TrainingWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopping, or keeping a checkpoint, by what private units say would be a query that nobody charges."""
-    from training import evaluate
     from training.config import TrainingConfig
+    from training.recipes import text_mlp
 
-    subject, real, seen = world.approve(), evaluate.utility, list[object]()
+    subject, real, seen = world.approve(), text_mlp.utility, list[object]()
     key = ledger_key(world.ctx.policy_digest, world.protect.digest, subject)
 
     def watched(*args: object) -> object:
@@ -167,7 +167,7 @@ def test_the_holdout_is_looked_at_once_and_only_when_nothing_can_change_any_more
         seen.append(spend and (spend.leased, spend.settled))
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(evaluate, "utility", watched)
+    monkeypatch.setattr(text_mlp, "utility", watched)
     train(world.ctx, world.protect.digest, subject)
     assert seen == [(40, 40)]
     audit_settings = {**SETTINGS["audit"], "min_accuracy": 0.99}  # type: ignore[dict-item]

@@ -204,9 +204,17 @@ class LooksAcrossUnits(TextMlp):
         return found - found.mean(0, keepdim=True) * torch.arange(3.0)
 
 
+class LooksAtPadding(TextMlp):
+    """How far others in the batch made this unit be padded enters its loss."""
+
+    def outputs(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return super().outputs(inputs) + torch.arange(3.0) / inputs["tokens"].shape[2]
+
+
 @pytest.mark.parametrize(
     ("model", "code"),
     [
+        (lambda: LooksAtPadding(3, 64, 4), "E-TRAIN-029"),
         (WithSpare, "E-TRAIN-015.*spare"),
         (RemembersItsBatch, "E-TRAIN-028.*seen"),
         (lambda: LooksAcrossUnits(3, 64, 4), "E-TRAIN-029"),
@@ -267,3 +275,39 @@ def test_units_without_records_move_nothing() -> None:
     made.clear()
     made.accumulate(np.array([0]))
     assert all(float(s.abs().sum()) == 0 for s in sums(made))
+
+
+def test_dropout_follows_no_seed_that_a_program_set() -> None:
+    """With known masks one unit more would shift every other unit's mask, which the noise does not cover."""
+    found = []
+    for _ in range(2):
+        config = small_config(canaries=3, dropout=0.5, noise_multiplier=1e-9, optimizer="sgd", embedding_width=16)
+        made = PrivateEngine(make_carrier(config), config, units(config, 12), COINS, sampler=Everybody())
+        torch.manual_seed(7)
+        made.step(0)
+        found.append(torch.cat([p.detach().flatten() for p in made.method.parameters]))
+    assert float((found[0] - found[1]).norm()) > 1e-6 * float(found[0].norm())
+
+
+@pytest.mark.parametrize("method", ["tape", "two_pass"])
+def test_a_compiled_forward_pass_gives_the_same_sum(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.engine.COMPILER", "aot_eager")  # traced as for the compiler, without a C++ one
+    config = small_config(canaries=3, compile=True)
+    made = PrivateEngine(make_carrier(config), config, units(config, 12), COINS, memory=Memory(method))
+    rows = np.array([0, 3, 4, 7, 11, 12, 13, 14])
+    expected = brute_force_sum(make_carrier(config), made.batch(rows), config.clipping_norm)
+    made.clear()
+    assert made.accumulate(rows) == 0
+    for found, wanted in zip(sums(made), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=5e-4, atol=1e-6)
+    assert made.step(0).non_finite_units == 0
+
+
+@pytest.mark.parametrize("model", ["float32", "bfloat16"])
+def test_a_step_in_half_precision_clips_and_adds_noise_in_float32(model: str) -> None:
+    config = small_config(canaries=3, precision=model, embedding_width=16)
+    made = PrivateEngine(make_carrier(config), config, units(config, 12), COINS, sampler=Everybody())
+    made.clear()
+    made.accumulate(np.arange(made.slots))
+    assert {s.dtype for s in sums(made)} == {torch.float32}
+    assert made.step(0).non_finite_units == 0

@@ -32,7 +32,11 @@ def labelled(*labels: int) -> UnitData:
 
 def test_tensors_of_another_model_are_not_put_in_place() -> None:
     weights = make_carrier(SMALL).model.released()
-    for broken in ({**weights, "more": torch.zeros(1)}, {**weights, "head.bias": torch.zeros(4)}, dict(list(weights.items())[1:])):
+    for broken in (
+        {**weights, "more": torch.zeros(1)},
+        {**weights, "head.bias": torch.zeros(4)},
+        dict(list(weights.items())[1:]),
+    ):
         with pytest.raises(ValueError, match="not those of this model"):
             load_released(recipe_of(SMALL).build(SMALL), broken)
 

@@ -12,11 +12,13 @@ from opacus import PrivacyEngine
 from opacus.accountants import PRVAccountant
 from opacus.utils.batch_memory_manager import BatchMemoryManager
 from opacus.validators.errors import UnsupportedModuleError
+from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from privacy.errors import PolicyError, UsageError
+from privacy.policy import Recipe
 from tests.training.tape_cases import CASES, Mlp, TinyLm, apart, batch_of, build, naive, norm_of, sums
 from training.gradients import auto_method, auto_name, make_method, method_names, stash_bytes
 from training.host_memory import keep_freed_memory
@@ -68,6 +70,16 @@ def test_ghost_refuses_units_of_several_records() -> None:
     net, batch = build("mlp", records=2)
     with pytest.raises(PolicyError, match="E-TRAIN-042"):
         make_method("ghost", net, 1.0).add(batch)
+
+
+def test_ghost_refuses_bfloat16_whose_rounded_sums_move_further_than_a_unit_may() -> None:
+    net, _ = build("mlp", dtype=torch.float32)
+    net.precision = torch.bfloat16  # type: ignore[assignment]
+    with pytest.raises(PolicyError, match="E-TRAIN-045"):
+        make_method("ghost", net, 1.0)
+    for wrong in ({"gradients": "ghost"}, {"shards": True}):
+        with pytest.raises(ValidationError, match="a rounded sum"):
+            Recipe.model_validate({"precision": "bfloat16", **wrong})
 
 
 @pytest.mark.parametrize("name", ["hooks", "ghost"])

@@ -17,8 +17,8 @@ def outcomes(record: RunRecord, level: float = LEVEL) -> dict[str, str]:
     return {v.check.removeprefix("probe."): v.outcome for v in verdicts(probe(record, level), level)}
 
 
-def failed(record: RunRecord) -> set[str]:
-    return {name for name, outcome in outcomes(record).items() if outcome == "failed"}
+def failed(record: RunRecord, level: float = LEVEL) -> set[str]:
+    return {name for name, outcome in outcomes(record, level).items() if outcome == "failed"}
 
 
 def test_a_run_that_keeps_its_claim_passes_every_check() -> None:
@@ -102,5 +102,5 @@ def test_correct_runs_raise_no_more_alarms_than_the_level_allows() -> None:
 @pytest.mark.slow
 def test_ninety_engine_runs_raise_no_alarm() -> None:
     config = worlds.small_config(steps=50, canaries=100)
-    assert [sorted(failed(run(PrivateEngine, config, 150))) for _ in range(90)] == [[]] * 90
+    assert [sorted(failed(run(PrivateEngine, config, 150), 1e-6)) for _ in range(90)] == [[]] * 90
     assert SMALL.mechanism == "dp_sgd"

@@ -1,4 +1,4 @@
-"""The loop of a search: its laws are those charged for; nothing runs before its charge, is drawn twice, or kept but the best."""
+"""The loop of a search: its laws are those charged for; nothing runs uncharged, is drawn twice, or is kept but the best."""
 
 from __future__ import annotations
 
