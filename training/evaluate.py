@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from training.data import IGNORED, UnitData
@@ -52,7 +53,7 @@ def scores(model: UnitModel, data: UnitData) -> np.ndarray:
             part = slice(start, start + _UNITS_AT_ONCE)
             inputs = {name: torch.from_numpy(np.ascontiguousarray(array[part])) for name, array in data.inputs.items()}
             found.append(model.outputs(inputs).float().numpy())
-    joined: np.ndarray = np.concatenate(found)
+    joined: npt.NDArray[np.float32] = np.concatenate(found)
     return joined
 
 

@@ -289,6 +289,7 @@ def test_dropout_follows_no_seed_that_a_program_set() -> None:
     assert float((found[0] - found[1]).norm()) > 1e-6 * float(found[0].norm())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["tape", "two_pass"])
 def test_a_compiled_forward_pass_gives_the_same_sum(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("training.engine.COMPILER", "aot_eager")  # traced as for the compiler, without a C++ one
