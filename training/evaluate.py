@@ -53,15 +53,14 @@ def scores(model: UnitModel, data: UnitData) -> np.ndarray:
             part = slice(start, start + _UNITS_AT_ONCE)
             inputs = {name: torch.from_numpy(np.ascontiguousarray(array[part])) for name, array in data.inputs.items()}
             found.append(model.outputs(inputs).float().numpy())
-    joined: npt.NDArray[np.float32] = np.concatenate(found)
-    return joined
+    return np.concatenate(found)
 
 
 def predictions(model: UnitModel, data: UnitData) -> np.ndarray:
     """int64 [units, max_records]: predicted label of each record, IGNORED where there is none."""
     if not len(data):
         return np.full(data.labels.shape, IGNORED, dtype=np.int64)
-    found = scores(model, data).argmax(-1).astype(np.int64)
+    found: npt.NDArray[np.int64] = scores(model, data).argmax(-1).astype(np.int64)
     found[~data.present] = IGNORED
     return found
 

@@ -180,10 +180,10 @@ class WithSpare(TextMlp):
 
     def __init__(self) -> None:
         super().__init__(3, 64, 4)
-        self.spare = nn.Linear(2, 3)
+        self.spare = nn.Linear(1, 3)
 
     def outputs(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        return super().outputs(inputs) + 0.0 * self.spare(inputs["tokens"][..., :2].float())
+        return super().outputs(inputs) + 0.0 * self.spare(inputs["tokens"][..., :1].float())
 
 
 class RemembersItsBatch(TextMlp):
