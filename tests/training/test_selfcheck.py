@@ -135,3 +135,19 @@ def test_a_unit_that_is_not_finite_and_an_empty_batch_pass() -> None:
     batch.inputs["x"][1] = float("nan")
     check(make_method("tape", net, 0.1), net, batch, 0.1)
     check(make_method("tape", net, 0.1), net, batch.part(slice(0, 0)), 0.1)
+
+
+class Weighted(Mlp):
+    """A unit's loss times what it asks for."""
+
+    def forward(self, inputs: Mapping[str, Tensor], labels: Tensor, cid: Tensor) -> Tensor:
+        return super().forward(inputs, labels, cid) * inputs["weight"][:, 0]
+
+
+@pytest.mark.parametrize("size", [1e14, 1e17, 1e19, 1e25, 1e38])
+@pytest.mark.parametrize("method", ["tape", "two_pass"])
+def test_one_unit_with_a_huge_gradient_can_not_stop_a_run(method: str, size: float) -> None:
+    torch.manual_seed(0)
+    net, batch = Weighted(), batch_of(Weighted.data(2, 1))
+    batch.inputs["weight"] = torch.tensor([[1.0], [size]])
+    check(make_method(method, net, 0.3), net, batch, 0.3)
