@@ -186,8 +186,8 @@ def build_units(
                 )
             targets[row, column] = index[record.label]
             for name, value in encode(record).items():
-                place = inputs[name][row, column]
-                place[tuple(slice(size) for size in value.shape)] = value
+                place: tuple[Any, ...] = (row, column, *(slice(size) for size in value.shape))
+                inputs[name][place] = value
     return UnitData(units, inputs, targets, ragged)
 
 

@@ -183,6 +183,7 @@ def shown(answer: Scanned, *, terminal: bool, explain: bool = False) -> str:
 def test_sealed_lists_are_looked_for_where_their_home_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("PRIVET_HOME", raising=False)
     home = Home.create(tmp_path / "home")
     SealedSecrets(home).set(secret_name("list", "staff"), "quartermain\n")
     policy, text = tmp_path / "policy.yaml", tmp_path / "a.log"
