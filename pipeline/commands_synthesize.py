@@ -46,7 +46,8 @@ def logs_example(args: Namespace) -> int:
 
     made = make_example(load_policy(args.policy), args.folder, args.units, args.seed)
     print(f"wrote {made.records} made-up records with {len(made.planted)} planted values to {args.folder}")
-    print(f"try them: privet run {args.policy} --source {args.folder} --demo-approvals")
+    print("try them: privet init --home ./home --demo-identities")
+    print(f"          privet run {args.policy} --source {args.folder} --home ./home --demo-approvals")
     return 0
 
 
