@@ -50,7 +50,7 @@ home, protect, subject = sys.argv[1:]
 real = PrivateEngine.step
 
 def counted(self, number):
-    if len(self.model.embedding.weight) == 128 and self.config.steps > 1:  # not the free step of the preflight
+    if self.config.steps > 1:  # not the free step of the preflight
         os.write(1, b".")
     return real(self, number)
 
