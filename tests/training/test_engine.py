@@ -161,7 +161,9 @@ def test_plain_training_records_canaries_and_does_not_follow_them() -> None:
 @pytest.mark.parametrize("mechanism", ["dp_sgd", "non_private"])
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_preflight_passes_what_trains(mechanism: str, optimizer: str) -> None:
-    preflight(small_config(mechanism=mechanism, optimizer=optimizer, noise_multiplier=1.0 if mechanism == "dp_sgd" else 0.0))
+    found = preflight(small_config(mechanism=mechanism, optimizer=optimizer, noise_multiplier=1.0 * (mechanism == "dp_sgd")))
+    assert (found.trainable, found.frozen) == (64 * 4 + 4 * 4 + 4 + 4 * 3 + 3, 0)
+    assert found.memory.units >= 1
 
 
 def test_preflight_refuses_a_layer_that_mixes_units(monkeypatch: pytest.MonkeyPatch) -> None:
