@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import importlib
+import inspect
 import json
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +25,26 @@ class Row:
     baseline: float | None = None
     goal: float | None = None
     met: bool | None = None
+
+
+def run_parts(name: str, parts: Sequence[str], description: str | None) -> None:
+    """Command line of a benchmark in parts: benchmarks/NAME_PART.py each hold `rows()`, some of them with `quick`."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one object per row")
+    parser.add_argument("--quick", action="store_true", help="fewer repetitions, where a part knows how; the figures are rough")
+    parser.add_argument("--only", default=",".join(parts), metavar="PARTS", help="some of the parts")
+    args = parser.parse_args()
+    wanted = args.only.split(",")
+    if unknown := set(wanted) - set(parts):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    rows: list[Row] = []
+    for part in wanted:
+        began = time.monotonic()
+        measure = importlib.import_module(f"benchmarks.{name}_{part}").rows
+        rows += measure(quick=args.quick) if "quick" in inspect.signature(measure).parameters else measure()
+        print(f"{part}: {time.monotonic() - began:.0f} s", file=sys.stderr)
+    whole = set(wanted) == set(parts) and not args.quick
+    publish(name if whole else f"{name}_part", rows, as_json=args.json)
 
 
 def publish(name: str, rows: Sequence[Row], *, as_json: bool) -> None:

@@ -40,8 +40,13 @@ class UnitModel(nn.Module):
 def record_losses(logits: Tensor, labels: Tensor) -> Tensor:
     """float32 [units]: cross entropy, averaged over each unit's present records. logits: [units, records, classes]."""
     each = functional.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORED)
+    return mean_over_records(each.view_as(labels), labels)
+
+
+def mean_over_records(each: Tensor, labels: Tensor) -> Tensor:
+    """[units]: mean of each [units, records] over the records that are there; 0 for a unit that has none."""
     present = (labels != IGNORED).to(each.dtype)
-    return (each.view_as(present) * present).sum(1) / present.sum(1).clamp(min=1.0)
+    return (each * present).sum(1) / present.sum(1).clamp(min=1.0)
 
 
 class CanaryCarrier(nn.Module):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from training.data import IGNORED
-from training.models.base import UnitModel
+from training.models.base import UnitModel, mean_over_records
 
 _LOGITS_AT_ONCE = 1 << 25  # numbers, when every label is tried
 
@@ -53,9 +53,7 @@ class CausalLm(UnitModel):
         return (each.view_as(written).sum(1) / written.sum(1).clamp(min=1.0)).view(units, records)
 
     def losses(self, inputs: Mapping[str, Tensor], labels: Tensor) -> Tensor:
-        each = self.record_losses(inputs["tokens"], labels)
-        present = (labels != IGNORED).to(each.dtype)
-        return (each * present).sum(1) / present.sum(1).clamp(min=1.0)
+        return mean_over_records(self.record_losses(inputs["tokens"], labels), labels)
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """float [units, records, labels]: how likely each label's control code makes the text (mean log-likelihood)."""
