@@ -65,6 +65,9 @@ def counted(step: Callable[..., object], log: Path) -> Callable[..., object]:
 def _train(folder: Path, key: str) -> None:
     torch.set_num_threads(1)
     ledger = Ledger(folder / "ledger.sqlite")
+    spend = ledger.spend(key)
+    if spend is not None and spend.settled is not None:
+        os._exit(0)  # killed between its settlement and its end; a trainer that charges late has no lease to settle by again
     engine_module.PrivateEngine.step = counted(engine_module.PrivateEngine.step, folder / key)  # type: ignore[method-assign]
     try:
         lease = LedgerSteps(ledger, key)
