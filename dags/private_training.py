@@ -16,8 +16,9 @@ from airflow.sdk import DAG, Param, TaskGroup, XComArg, chain, task
 from pipeline.airflow_gate import StewardApproval, missing_people, people_by_role, privet_home, stage_retries
 from pipeline.gate_answer import Seat
 from privacy.errors import PolicyError, PrivetError
-from privacy.policy import Gate, Policy
+from privacy.policy import Policy
 from privacy.policy_file import load_policy
+from privacy.policy_gates import Gate
 
 POLICIES = Path(__file__).parent / "policies"
 People = Mapping[str, tuple[str, ...]]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from pipeline.approve import ApprovalRequest
-    from privacy.policy import Gate
+    from privacy.policy_gates import Gate
 
 # Refused answers and Airflow's own race (an answer within seconds of the question, apache/airflow 67287) each cost a try.
 GATE_RETRIES = 12

@@ -6,7 +6,7 @@ verifier, so the three can't disagree about what is required. Imports nothing be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -35,7 +35,9 @@ STAGE_FILES: Final[Mapping[str, tuple[str, str]]] = {
     "audit/metrics.json": ("train", "metrics"),
     "audit/verdicts.json": ("audit", "verdicts"),
     "audit/bounds.json": ("audit", "bounds"),
+    "audit/attacks.json": ("audit", "attacks"),
     "audit/redaction.json": ("audit", "redaction"),
+    "audit/harm.json": ("audit", "harm"),
     "audit/validation.json": ("validate", "validation"),
     "report.html": ("report", "report_html"),
     "report.json": ("report", "report_json"),
@@ -84,6 +86,65 @@ REQUIRED_VERDICTS: Final[tuple[str, ...]] = (
     "audit.utility",
     "audit.output_scan",
 )
+
+
+class _Reader:
+    """Typed access to nested JSON; a wrong type raises TypeError."""
+
+    def __init__(self, value: Json) -> None:
+        self._value = value
+
+    def _at(self, *path: str) -> Json:
+        value = self._value
+        for name in path:
+            if not isinstance(value, Mapping):
+                raise TypeError
+            value = value[name]
+        return value
+
+    def text(self, *path: str) -> str:
+        value = self._at(*path)
+        if not isinstance(value, str):
+            raise TypeError
+        return value
+
+    def whole(self, *path: str) -> int:
+        value = self._at(*path)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError
+        return value
+
+    def real(self, *path: str) -> float:
+        value = self._at(*path)
+        if not isinstance(value, int | float) or isinstance(value, bool):
+            raise TypeError
+        return float(value)
+
+    def counts(self, *path: str) -> dict[str, int]:
+        value = self._at(*path)
+        if not isinstance(value, Mapping):
+            raise TypeError
+        return {name: self.whole(*path, name) for name in value}
+
+    def shares(self, *path: str) -> list[tuple[float, float]]:
+        """Pairs of numbers; none where nothing is said."""
+        try:
+            value = self._at(*path)
+        except KeyError:
+            return []
+        if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
+            raise TypeError
+        return [(_Reader({"n": share}).real("n"), _Reader({"n": factor}).real("n")) for share, factor in value]
+
+
+# Verdicts that a policy asks for besides: by name, whether it does.
+_ASKED: Final[Mapping[str, Callable[[_Reader], bool]]] = {}
+
+
+def required_verdicts(policy: Json) -> tuple[str, ...]:
+    """Those of every policy, and those of what this one asks for. policy: the value of policy.json."""
+    read = _Reader(policy)
+    return (*REQUIRED_VERDICTS, *(name for name, asked in _ASKED.items() if asked(read)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,55 +285,6 @@ class PolicyTerms:
             return _terms(_Reader(value))
         except (KeyError, TypeError, ValueError, PolicyError):
             raise IntegrityError("E-EVID-003", "policy.json is not a policy", "Get the bundle again") from None
-
-
-class _Reader:
-    """Typed access to nested JSON; a wrong type raises TypeError."""
-
-    def __init__(self, value: Json) -> None:
-        self._value = value
-
-    def _at(self, *path: str) -> Json:
-        value = self._value
-        for name in path:
-            if not isinstance(value, Mapping):
-                raise TypeError
-            value = value[name]
-        return value
-
-    def text(self, *path: str) -> str:
-        value = self._at(*path)
-        if not isinstance(value, str):
-            raise TypeError
-        return value
-
-    def whole(self, *path: str) -> int:
-        value = self._at(*path)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise TypeError
-        return value
-
-    def real(self, *path: str) -> float:
-        value = self._at(*path)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise TypeError
-        return float(value)
-
-    def counts(self, *path: str) -> dict[str, int]:
-        value = self._at(*path)
-        if not isinstance(value, Mapping):
-            raise TypeError
-        return {name: self.whole(*path, name) for name in value}
-
-    def shares(self, *path: str) -> list[tuple[float, float]]:
-        """Pairs of numbers; none where nothing is said."""
-        try:
-            value = self._at(*path)
-        except KeyError:
-            return []
-        if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
-            raise TypeError
-        return [(_Reader({"n": share}).real("n"), _Reader({"n": factor}).real("n")) for share, factor in value]
 
 
 def _terms(policy: _Reader) -> PolicyTerms:

@@ -30,7 +30,7 @@ from pipeline.claims import (
     open_approvals,
     open_evidence,
 )
-from pipeline.evidence import REQUIRED_VERDICTS, is_pipeline, moment
+from pipeline.evidence import is_pipeline, moment, required_verdicts
 from pipeline.journal_claims import check_journal, has_rejection, journal_entries, stage_entry, witnessed
 from privacy.accounting import recompute_epsilon
 from privacy.canonical import Digest, Json, parse_json
@@ -236,7 +236,7 @@ def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
     except PrivetError as error:
         rows.add("verdicts", error.cause, "not_evaluated", "gate", error.code)
     names = [v.check for v in recorded]
-    for name in REQUIRED_VERDICTS:
+    for name in required_verdicts(evidence.view.json("policy.json")):
         if name not in names:
             rows.add(name, "no verdict was recorded", "not_evaluated", "gate", "E-CLAIM-015")
     for verdict in recorded:

@@ -15,13 +15,14 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from privacy.entities import DATE_TYPES, ENTITY_TYPES, SURROGATE_TYPES
-from privacy.policy_base import Part, fault_in
+from privacy.policy_audit import Audit as Audit
+from privacy.policy_audit import Outputs
+from privacy.policy_base import Name, Part, fault_in
+from privacy.policy_gates import Approvals
 from privacy.policy_recipe import Recipe as Recipe
 from privacy.policy_training import Compress, Search, Tracking, Value
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{1,62}$")]
 FieldName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
-RoleName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z_]{1,40}$")]
 Treatment = Literal["redact", "mask", "pseudonym", "surrogate", "generalise", "date_shift", "keep"]
 SubjectKind = Literal["plain", "id", "email", "phone", "name"]
 ListName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
@@ -266,41 +267,6 @@ class Budget(Part):
         return self.expected_batch_size / self.population
 
 
-class Audit(Part):
-    """What the audits must show. Registered here, before training, so that no bound is picked afterwards."""
-
-    canaries: int = Field(200, ge=20, le=20_000, description="Dirac canaries; about half take part, by secret coins")
-    gate_level: float = Field(0.999, gt=0.5, lt=1, description="confidence at which a bound above the claim closes the gate")
-    report_level: float = Field(0.95, gt=0.5, lt=1, description="confidence of the published bounds")
-    probe_level: float = Field(0.001, gt=0, le=0.05, description="false-alarm level of the whole conformance probe")
-    min_accuracy: float = Field(0.0, ge=0, le=1, description="utility below it closes the gate")
-    holdout_share: float = Field(0.2, gt=0, lt=0.9, description="share of units kept out of training by a keyed rule")
-    max_output_leaks: int = Field(0, ge=0, description="seeded secrets that may survive output redaction")
-
-
-class Gate(Part):
-    """Who must sign. Separation of duties is not an option: the requester and a second vote never count."""
-
-    quorum: dict[RoleName, int] = Field(min_length=1, description="signatures needed, role by role")
-    expires_hours: int = Field(168, ge=1, le=8760, description="an approval is void this long after it was signed")
-
-    @field_validator("quorum")
-    @classmethod
-    def _positive(cls, value: dict[str, int]) -> dict[str, int]:
-        for role, count in value.items():
-            if count < 1:
-                raise fault_in(role, "a quorum is at least one signature")
-        return value
-
-
-class Approvals(Part):
-    """The two gates."""
-
-    requested_by: Name = Field(description="identity that asks when nobody triggered the run by hand")
-    use: Gate = Field(description="before the dataset is trained on, at this epsilon")
-    release: Gate = Field(description="before the model leaves, over its whole evidence")
-
-
 class Retention(Part):
     """How long things live, in days; `privet retention` acts on it. Raw batches are destroyed once protect has committed."""
 
@@ -338,6 +304,7 @@ class Policy(Part):
     tracking: Tracking = Field(Tracking(), description="where aggregates are written while training runs")
     budget: Budget = Field(description="the privacy budget, from public constants only")
     audit: Audit = Field(Audit(), description="what the audits must show, registered before training")
+    outputs: Outputs = Field(Outputs(), description="what of the model's outputs may leave, and in which form")
     approvals: Approvals = Field(description="who must sign at the two gates")
     retention: Retention = Field(Retention(), description="how long things live, in days")
 

@@ -87,17 +87,19 @@ def train_model(
     device: str = "cpu",
     crew: Crew | None = None,
     observe: Callable[[UnitModel], None] = lambda model: None,
+    toss: Callable[[int], CanaryCoins] = CanaryCoins.toss,
 ) -> TrainingOutcome:
     """Run all steps of the recipe over prepared units. Raises E-TRAIN codes of the preflight, and BudgetExceeded E-TRAIN-020.
 
     open_lease: reserves the budget; called after the preflight, so that a run that can't work reserves nothing.
     announce: told the digest of the canary coins before any step; must be durable when it returns.
     crew: the processes that share the work of a step; this one alone without it.
+    toss: gives the coins of so many canaries; called once, by the attempt that begins.
     observe: shown the model, whose weights are noisy already, after each lease of a run in one process.
     """
     memory = preflight(config, device).memory
     lease = open_lease()
-    state = _begin(config, len(data), checkpoints, announce)
+    state = _begin(config, len(data), checkpoints, announce, toss)
     engine = make_engine(make_carrier(config).to(device), config, data, state.coins.coins, memory, crew)
     state.restore(engine.carrier, engine.optimizer)
     engine.begin()
@@ -123,11 +125,17 @@ def train_model(
     )
 
 
-def _begin(config: TrainingConfig, units: int, checkpoints: Checkpoints, announce: Callable[[Digest], None]) -> TrainingState:
+def _begin(
+    config: TrainingConfig,
+    units: int,
+    checkpoints: Checkpoints,
+    announce: Callable[[Digest], None],
+    toss: Callable[[int], CanaryCoins],
+) -> TrainingState:
     saved = checkpoints.load()
     if saved is not None:
         return unpack(saved, config, units)
-    state = TrainingState.fresh(CanaryCoins.toss(config.canaries))
+    state = TrainingState.fresh(toss(config.canaries))
     announce(state.coins.commitment)
     # The coins are kept before the first lease: a run whose coins were lost with a crash could never be audited.
     checkpoints.save(pack(state, None, None))

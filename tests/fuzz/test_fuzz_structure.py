@@ -19,6 +19,7 @@ def test_half_a_minute_of_fuzzing_breaks_nothing(tmp_path: Path) -> None:
     seeds = tmp_path / "corpus"
     shutil.copytree(fuzz_structure.CORPUS, seeds)  # libFuzzer writes what it finds there
     command = [sys.executable, fuzz_structure.__file__, "-max_total_time=25", "-max_len=600", "-len_control=0",
+               "-rss_limit_mb=6144",  # the language models alone take 2 GB, libFuzzer's usual limit
                f"-artifact_prefix={tmp_path}/crash-", str(seeds)]  # fmt: skip
     run = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert run.returncode == 0, run.stderr[-3000:]

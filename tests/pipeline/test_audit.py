@@ -12,7 +12,10 @@ import numpy as np
 import pytest
 
 from pipeline import audit as audit_module
-from pipeline.audit import Bound, audit, bound_verdict, ledger_verdict, read_claim
+from pipeline import audit_case, audit_conformance, audit_outputs
+from pipeline.audit import audit
+from pipeline.audit_claim import Claim, read_claim
+from pipeline.audit_conformance import Bound, bound_verdict, ledger_verdict
 from pipeline.output_scan import count_leaks, make_prompts, scan
 from pipeline.stage import Manifest, StageResult
 from pipeline.train import train
@@ -79,9 +82,9 @@ def test_no_membership_of_a_real_unit_leaves_the_audit(honest: tuple[TrainingWor
 def test_a_p_value_does_not_spell_out_who_was_sampled(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
     """Batch sizes and participation are secret; a p-value with all its digits gives their exact sums away."""
     world, run, result = honest
-    trail = audit_module._open_trail(world.ctx, run.manifest, _claim(world, run))
+    trail = audit_case._open_trail(world.ctx, run.manifest, _claim(world, run))
     assert trail is not None
-    exact = {r.check: r.p_value for r in audit_module._probe(world.ctx, trail)}
+    exact = {r.check: r.p_value for r in audit_conformance._probe(world.ctx, trail)}
     found = json.loads(world.home.store.read_plain(result.manifest.outputs["bounds"]))["probe"]
     assert {p["check"] for p in found} == set(CHECKS)
     for entry in found:
@@ -121,9 +124,9 @@ def test_a_missing_record_is_not_evaluated_and_never_passed(
     honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, run, _ = honest
-    monkeypatch.setattr(audit_module, "_open_trail", lambda *args: None)
-    monkeypatch.setattr(audit_module, "_open_model", lambda *args: None)
-    output = audit_module._audit(world.ctx, world.protect.digest, run.digest)
+    monkeypatch.setattr(audit_case, "_open_trail", lambda *args: None)
+    monkeypatch.setattr(audit_case, "open_model", lambda *args: None)
+    output = audit_module._audit(world.ctx, audit_case.open_case(world.ctx, world.protect.digest, run.digest))
     recorded = json.loads(world.home.store.read_plain(output.outputs["verdicts"]))
     found = {v["check"]: v["outcome"] for v in recorded}
     assert found.pop("audit.ledger_match") == "passed"
@@ -136,23 +139,25 @@ def test_coins_that_were_not_committed_to_are_caught(
 ) -> None:
     """A trainer that picks the coins afterwards could fake any score."""
     world, run, _ = honest
-    trail = audit_module._open_trail(world.ctx, run.manifest, _claim(world, run))
+    trail = audit_case._open_trail(world.ctx, run.manifest, _claim(world, run))
     assert trail is not None
     flipped = trail.coins.coins.copy()
     flipped[0] ^= True
     forged = replace(trail, coins=replace(trail.coins, coins=flipped))
-    verdict = audit_module._reveal_verdict(world.ctx, run.manifest, run.digest, forged)
+    verdict = audit_conformance._reveal_verdict(world.ctx, run.manifest, run.digest, forged)
     assert verdict.outcome == "failed"
 
 
 def test_a_commitment_made_after_training_is_caught(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
     world, run, _ = honest
-    trail = audit_module._open_trail(world.ctx, run.manifest, _claim(world, run))
+    trail = audit_case._open_trail(world.ctx, run.manifest, _claim(world, run))
     assert trail is not None
     coins = replace(trail.coins, salt=bytes(32))
     world.home.journal.append("canary_commitment", {"run": "run-1", "commitment": coins.commitment})
     facts = {**run.manifest.facts, "canary_commitment": coins.commitment}
-    late = audit_module._reveal_verdict(world.ctx, replace(run.manifest, facts=facts), run.digest, replace(trail, coins=coins))
+    late = audit_conformance._reveal_verdict(
+        world.ctx, replace(run.manifest, facts=facts), run.digest, replace(trail, coins=coins)
+    )
     assert late.outcome == "failed"
     assert "after" in late.reason
 
@@ -160,7 +165,7 @@ def test_a_commitment_made_after_training_is_caught(honest: tuple[TrainingWorld,
 def test_a_record_of_another_length_is_no_record(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
     world, run, _ = honest
     claim = replace(_claim(world, run), steps_in_model=39)
-    assert audit_module._open_trail(world.ctx, run.manifest, claim) is None
+    assert audit_case._open_trail(world.ctx, run.manifest, claim) is None
 
 
 def test_audit_of_another_dataset_is_refused(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
@@ -243,9 +248,9 @@ def test_a_table_that_leaks_is_not_written(
     honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world, run, _ = honest
-    opened = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
-    monkeypatch.setattr(audit_module, "_redactor", lambda secrets, policy: Blind())
-    verdict, predictions, redaction = audit_module._scan_outputs(world.ctx, opened)
+    opened = audit_case.open_case(world.ctx, world.protect.digest, run.digest).opened
+    monkeypatch.setattr(audit_outputs, "_redactor", lambda secrets, policy: Blind())
+    verdict, predictions, redaction = audit_outputs._scan_outputs(world.ctx, opened)
     assert verdict.outcome == "failed"
     assert predictions["prompts"] == []
     assert redaction["leaks"] == redaction["planted_values"]
@@ -260,9 +265,9 @@ def test_a_redactor_that_breaks_is_not_evaluated(
         def redact(self, text: str) -> object:
             raise DataError("E-REDACT-001", "the output could not be searched", "Do not release it")
 
-    opened = audit_module._open_model(world.ctx, run.manifest, world.protect.digest)
-    monkeypatch.setattr(audit_module, "_redactor", lambda secrets, policy: Broken())
-    verdict, predictions, _ = audit_module._scan_outputs(world.ctx, opened)
+    opened = audit_case.open_case(world.ctx, world.protect.digest, run.digest).opened
+    monkeypatch.setattr(audit_outputs, "_redactor", lambda secrets, policy: Broken())
+    verdict, predictions, _ = audit_outputs._scan_outputs(world.ctx, opened)
     assert verdict.outcome == "not_evaluated"
     assert predictions == {}
 
@@ -279,6 +284,6 @@ def test_the_sealed_record_opens_without_pickle(honest: tuple[TrainingWorld, Sta
         assert set(trail) == {"gradients", "members", "slots", "coins", "salt", "non_finite_units"}
 
 
-def _claim(world: TrainingWorld, run: StageResult) -> audit_module.Claim:
+def _claim(world: TrainingWorld, run: StageResult) -> Claim:
     assert isinstance(run.manifest, Manifest)
     return read_claim(world.home.store.read_plain(run.manifest.outputs["trace"]))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.attempts import approved_mechanism, approved_noise, current_attempt
-from pipeline.audit import audit, ledger_verdict, read_claim
-from pipeline.audit_claim import Claim
+from pipeline.audit import audit
+from pipeline.audit_claim import Claim, read_claim
+from pipeline.audit_conformance import ledger_verdict
 from pipeline.evidence import PolicyTerms
 from pipeline.plan import make_plan
 from pipeline.stage import StageResult

@@ -252,6 +252,8 @@ class World:
             "verdicts": self._plain("audit/verdicts.json", verdicts),
             "bounds": self._plain("audit/bounds.json", bounds),
             "redaction": self._plain("audit/redaction.json", {"seeded": 12, "survived": 0}),
+            "attacks": self._plain("audit/attacks.json", {}),
+            "harm": self._plain("audit/harm.json", {}),
         }
         return self._stage("audit", {"protect": protect, "train": train}, outputs, {"passed": 11})
 
