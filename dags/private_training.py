@@ -13,7 +13,14 @@ from pathlib import Path
 
 from airflow.sdk import DAG, Param, TaskGroup, XComArg, chain, task
 
-from pipeline.airflow_gate import StewardApproval, missing_people, people_by_role, privet_home, stage_retries
+from pipeline.airflow_gate import (
+    StewardApproval,
+    missing_people,
+    people_by_role,
+    privet_home,
+    stage_retries,
+    with_delegates,
+)
 from pipeline.gate_answer import Seat
 from privacy.errors import PolicyError, PrivetError
 from privacy.policy import Policy
@@ -67,7 +74,9 @@ def build(path: Path, people: People) -> DAG:
     """The DAG of one policy. Raises PrivetError when the policy can't be used."""
     policy: Policy = load_policy(path)
     file = str(path)
-    missing = missing_people({"use": policy.approvals.use, "release": policy.approvals.release}, people)
+    rules = {"use": policy.approvals.use, "release": policy.approvals.release}
+    missing = missing_people(rules, people)
+    seated = {name: with_delegates(people, privet_home(), name, policy.name) for name in rules}
     with DAG(
         dag_id=policy.name,
         schedule=None,
@@ -87,13 +96,13 @@ def build(path: Path, people: People) -> DAG:
         ingest = stage("ingest", file, source_uri="{{ params.source }}")
         protect = stage("protect", file, ingest=ingest)
         validate = stage("validate", file, protect=protect)
-        may_use = gate("use", policy.approvals.use, people, missing, file, {"protect": protect, "validate": validate})
+        may_use = gate("use", policy.approvals.use, seated["use"], missing, file, {"protect": protect, "validate": validate})
         train = stage("train", file, policy.recipe.processes, protect=protect, validate=validate)
         audit = stage("audit", file, protect=protect, train=train)
         digests = {"ingest": ingest, "protect": protect, "validate": validate, "train": train, "audit": audit}
         report = stage("report", file, digests=digests)
         assemble = stage("assemble", file, digests={**digests, "report": report})
-        may_leave = gate("release", policy.approvals.release, people, missing, file, {"assemble": assemble})
+        may_leave = gate("release", policy.approvals.release, seated["release"], missing, file, {"assemble": assemble})
         release = stage("release", file, assemble=assemble)
         chain(may_use, train)
         chain(may_leave, release)

@@ -17,9 +17,10 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import ExceptionRetryPolicy, Param, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowFailException, TaskAwaitingInput
 
-from pipeline.gate_answer import Answer, Seat, check_shown, record_answer
+from pipeline.gate_answer import Answer, AnswerRefused, Seat, check_shown, record_answer
 from privacy.canonical import parse_canonical
 from privacy.errors import EnvironmentFault, GateClosed, PolicyError
+from privacy.gates import Decision
 from privacy.signing import TrustRoot
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
 
 # Refused answers and Airflow's own race (an answer within seconds of the question, apache/airflow 67287) each cost a try.
 GATE_RETRIES = 12
+CONDITIONAL = "Approve with conditions"
+OPTIONS: Mapping[str, Decision] = {
+    "Approve": "approve",
+    CONDITIONAL: "approve",
+    "Refer": "refer",
+    "Reject": "reject",
+}
 _QUESTION = {"use": "May this dataset be used for training?", "release": "May this model leave?"}
 
 
@@ -79,6 +87,20 @@ def people_by_role(home: Path) -> Mapping[str, tuple[str, ...]]:
     return {role: tuple(p.name for p in trust.people if role in p.roles) for role in roles}
 
 
+def with_delegates(people: Mapping[str, tuple[str, ...]], home: Path, gate: str, policy: str) -> dict[str, tuple[str, ...]]:
+    """And those to whom a role was lent for this gate of this policy, and is now. They make no seat that holders don't."""
+    from pipeline.approval_book import ApprovalBook
+
+    found = dict(people)
+    if not people:
+        return found
+    trust, now = TrustRoot.from_json(parse_canonical((home / "trust.json").read_bytes())), datetime.now(UTC)
+    for lent in ApprovalBook(home / "approvals").delegations(trust):
+        if lent.fault(gate, policy, now, trust, now) is None and lent.delegate not in found.get(lent.role, ()):
+            found[lent.role] = (*found.get(lent.role, ()), lent.delegate)
+    return found
+
+
 def missing_people(gates: Mapping[str, Gate], people: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
     """One clause per gate and role whose quorum more people have to sign than there are."""
     return tuple(
@@ -110,6 +132,8 @@ class StewardApproval(ApprovalOperator):
         kwargs["params"] = {
             "reason": Param(None, type=["null", "string"], description="Why. No personal data."),
             "envelope": Param(None, type=["null", "string"], description="Output of privet approvals sign, if you hold a key"),
+            "conditions": Param(None, type=["null", "string"], description="With conditions, parted by ';': epsilon <= 3"),
+            "refer_to": Param(None, type=["null", "string"], description="To refer: the role that is to decide"),
         }
         super().__init__(
             subject=_QUESTION[seat.gate],
@@ -117,6 +141,7 @@ class StewardApproval(ApprovalOperator):
             fail_on_reject=True,
             **kwargs,
         )
+        self.options = list(OPTIONS)  # the base class knows the first and the last alone
         self.seat = seat
         self.policy_path = policy_path
         self.inputs = inputs
@@ -169,6 +194,12 @@ class StewardApproval(ApprovalOperator):
         record(Home.open(privet_home()), request, self.seat, answer, datetime.now(UTC))
         if answer.decision == "reject":
             raise AirflowFailException(f"E-GATE-012: an approver ({self.seat.role}) rejected exactly this evidence")
+        if answer.decision == "refer":
+            raise AnswerRefused(
+                "E-GATE-044",
+                f"this was referred to {answer.refer_to}, who has to decide before anybody can approve",
+                f"A person of that role signs: privet approvals sign {request.id}",
+            )
         self.log.info("gate %s, seat %s: approved %s", self.seat.gate, self.seat.role, request.digest)
         return request.digest
 
@@ -188,7 +219,11 @@ def _answer_of(event: Mapping[str, Any]) -> Answer:
     """Raises GateClosed E-GATE-041 when nobody answered in time, or Airflow handed over something else than an answer."""
     form = event.get("params_input") or {}
     match event.get("chosen_options"), event.get("responded_by_user"):
-        case [("Approve" | "Reject") as choice], {"id": str(who)} if "error" not in event:
-            decision = "approve" if choice == "Approve" else "reject"
-            return Answer(who, decision, str(form.get("reason") or ""), str(form.get("envelope") or ""))  # type: ignore[arg-type]
+        case [str(choice)], {"id": str(who)} if "error" not in event and choice in OPTIONS:
+            reason, envelope, conditions, refer_to = (
+                str(form.get(name) or "") for name in ("reason", "envelope", "conditions", "refer_to")
+            )
+            if choice == CONDITIONAL and not conditions.strip() and not envelope.strip():
+                raise AnswerRefused("E-GATE-051", "the answer gives no condition", "Write at least one, or choose Approve")
+            return Answer(who, OPTIONS[choice], reason, envelope, conditions, refer_to.strip())
     raise GateClosed("E-GATE-041", "nobody answered the gate in time", "Start the run again when approvers are at hand")

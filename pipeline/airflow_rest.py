@@ -112,8 +112,10 @@ class AirflowRest:
         gate: PendingGate,
         user: str,
         reason: str,
-        decision: Literal["approve", "reject"] = "approve",
+        decision: Literal["approve", "reject", "refer"] = "approve",
         envelope: str | None = None,
+        conditions: str | None = None,
+        refer_to: str | None = None,
     ) -> None:
         """Answer as `user`, not before Airflow can take it. Raises GateClosed E-AIRFLOW-011 when it is not theirs to answer.
 
@@ -122,8 +124,8 @@ class AirflowRest:
         early = ANSWER_AFTER_SECONDS - (datetime.now(UTC) - gate.asked_at).total_seconds()
         time.sleep(min(max(early, 0.0), ANSWER_AFTER_SECONDS))
         body = {
-            "chosen_options": ["Approve" if decision == "approve" else "Reject"],
-            "params_input": {"reason": reason, "envelope": envelope},
+            "chosen_options": ["Approve with conditions" if conditions else decision.capitalize()],
+            "params_input": {"reason": reason, "envelope": envelope, "conditions": conditions, "refer_to": refer_to},
         }
         reply = self._call("PATCH", f"{_task_route(gate)}/{gate.map_index}/hitlDetails", user, body)
         if reply.status_code != 200:

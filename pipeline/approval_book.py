@@ -12,23 +12,27 @@ import builtins
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from pipeline.evidence import is_pipeline
+from pipeline.gate_facts import LATER
 from pipeline.store_files import sync_folder
 from privacy.canonical import Digest, Json, canonical_json, digest_bytes, digest_of, is_digest, parse_canonical
-from privacy.errors import EnvironmentFault, GateClosed, IntegrityError, UsageError
-from privacy.gates import Approval, GateName, Requirement, approval_of
+from privacy.conditions import Facts, Value
+from privacy.delegation import Delegation, open_delegation
+from privacy.errors import EnvironmentFault, GateClosed, IntegrityError, PrivetError, UsageError
+from privacy.gates import BREAK_GLASS_HOURS, Approval, GateName, Requirement, Risk, approval_fault, approval_of
 from privacy.signing import TrustRoot, open_envelope
-
-_CLOCK_SKEW = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
 class ApprovalRequest:
-    """What a person is asked to sign. `shown` is what they see: label and value, no personal data."""
+    """What a person is asked to sign. `shown` is what they see: label and value, no personal data.
+
+    facts: what conditions may be about, and what a later request is compared with.
+    """
 
     id: str
     gate: GateName
@@ -40,10 +44,19 @@ class ApprovalRequest:
     expires_hours: int
     requested_by: str
     created_at: str
+    facts: Mapping[str, Value] = field(default_factory=dict)
+    risk: Risk = "low"
+    officer: str = "privacy_officer"
+    break_glass: tuple[str, ...] = ()
 
     @property
     def requirement(self) -> Requirement:
-        return Requirement(self.gate, self.quorum, self.expires_hours, self.requested_by)
+        asked = self.quorum, self.expires_hours, self.requested_by
+        return Requirement(self.gate, *asked, self.policy_name, self.risk, self.officer, self.break_glass)
+
+    @property
+    def known(self) -> Facts:
+        return Facts(self.facts, LATER if self.gate == "use" else ())
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -57,6 +70,10 @@ class ApprovalRequest:
             "expires_hours": self.expires_hours,
             "requested_by": self.requested_by,
             "created_at": self.created_at,
+            "facts": dict(self.facts),
+            "risk": self.risk,
+            "officer": self.officer,
+            "break_glass": list(self.break_glass),
         }
 
     @classmethod
@@ -74,10 +91,16 @@ class ApprovalRequest:
                 "expires_hours": int(expires_hours),
                 "requested_by": str(requested_by),
                 "created_at": str(created_at),
+                "facts": dict(facts),
+                "risk": "low" | "high" as risk,
+                "officer": str(officer),
+                "break_glass": list(glass),
             } if identity == request_id(gate, digest, run_id) and all(isinstance(n, int) for n in quorum.values()):
                 pairs = tuple(_pair(p) for p in shown)
                 counts = {role: int(n) for role, n in quorum.items()}
-                return cls(identity, gate, digest, run_id, policy_name, pairs, counts, expires_hours, requested_by, created_at)
+                known = {name: v for name, v in facts.items() if isinstance(v, str | int | float) and not isinstance(v, bool)}
+                asked = (identity, gate, digest, run_id, policy_name, pairs, counts, expires_hours, requested_by, created_at)
+                return cls(*asked, known, risk, officer, tuple(str(role) for role in glass))
         raise _malformed()
 
 
@@ -87,11 +110,14 @@ def request_id(gate: GateName, digest: Digest, run_id: str) -> str:
 
 
 class ApprovalBook:
-    """Requests and signed envelopes in one folder: requests/ID.json and envelopes/DIGEST/NAME.dsse.json."""
+    """Requests and signed envelopes in one folder: requests/ID.json, envelopes/DIGEST/NAME.dsse.json, delegations/, and
+    kept/KIND/ for other signed statements about gates."""
 
     def __init__(self, folder: Path) -> None:
         self._requests = folder / "requests"
         self._envelopes = folder / "envelopes"
+        self._delegations = folder / "delegations"
+        self._kept = folder / "kept"
 
     def open_request(self, request: ApprovalRequest) -> ApprovalRequest:
         """Write the request, or return the one that already stands under its id; a request never changes."""
@@ -120,19 +146,24 @@ class ApprovalBook:
     def check(self, envelope: bytes, trust: TrustRoot, now: datetime | None = None) -> Approval:
         """Verify an envelope against what was asked; raises IntegrityError E-SIGN-0xx or GateClosed E-GATE-0xx.
 
-        A key signs once; once that signature has expired, it may sign again.
+        A key signs once; once that signature has expired, or somebody referred the matter to its role, it may sign again.
         """
         moment = now or datetime.now(UTC)
         approval = approval_of(open_envelope(envelope, trust))
         asked = [r for r in self.list() if r.digest == approval.digest and r.gate == approval.gate]
-        _refuse_unless_countable(approval, asked, trust, moment)
         earlier = [approval_of(open_envelope(e, trust)) for e in self.envelopes(approval.digest) if e != envelope]
         same_gate = [a for a in earlier if a.gate == approval.gate]
-        if approval.decision == "approve" and any(a.decision == "reject" for a in same_gate):
+        referred_to = {a.refer_to for a in same_gate if a.decision == "refer"}
+        _refuse_role(approval, asked, referred_to, trust)
+        _refuse_unless_countable(approval, asked, trust, moment, self.delegations(trust))
+        if approval.decision in ("approve", "break_glass") and any(a.decision == "reject" for a in same_gate):
             raise _refused("E-GATE-012", "an approver rejected exactly this evidence", "Change what was rejected and ask again")
-        standing = [a for a in same_gate if a.decision == "reject" or not _expired(a, asked, moment)]
-        if any(a.signer_key == approval.signer_key and a.decision == approval.decision for a in standing):
-            raise _refused("E-GATE-016", "this key has signed this request already", "Ask another holder of a missing role")
+        referred = [a.signed_at for a in same_gate if a.decision == "refer" and a.refer_to == approval.role]
+        standing = [a for a in same_gate if a.decision in ("reject", "refer") or not _expired(a, asked, moment)]
+        for a in standing:
+            renewed = approval.decision == "approve" and any(a.signed_at <= at < approval.signed_at for at in referred)
+            if (a.signer_key, a.decision) == (approval.signer_key, approval.decision) and not renewed:
+                raise _refused("E-GATE-016", "this key has signed this request already", "Ask another holder of a missing role")
         return approval
 
     def add(self, envelope: bytes, trust: TrustRoot, now: datetime | None = None) -> Approval:
@@ -163,34 +194,91 @@ class ApprovalBook:
         """The kept envelopes, verified again under `trust`; raises IntegrityError when one no longer verifies."""
         return [approval_of(open_envelope(e, trust)) for e in self.envelopes(digest)]
 
+    def add_delegation(self, envelope: bytes) -> None:
+        """Keep a verified delegation; adding the same bytes again changes nothing."""
+        _write_once(self._delegations / f"{envelope_name(envelope)}.dsse.json", envelope)
+
+    def delegation_envelopes(self) -> dict[Digest, bytes]:
+        paths = sorted(self._delegations.glob("*.dsse.json")) if self._delegations.is_dir() else []
+        return {digest_bytes(data): data for data in (path.read_bytes() for path in paths)}
+
+    def delegations(self, trust: TrustRoot) -> builtins.list[Delegation]:
+        """Those that verify under `trust`: one of a person who was withdrawn lends nothing any more."""
+        found = []
+        for envelope in self.delegation_envelopes().values():
+            try:
+                found.append(open_delegation(envelope, trust))
+            except PrivetError:
+                continue
+        return found
+
+    def keep(self, kind: str, envelope: bytes) -> None:
+        """Another signed statement about a gate: a review, a revocation."""
+        _write_once(self._kept / kind / f"{envelope_name(envelope)}.dsse.json", envelope)
+
+    def kept(self, kind: str) -> builtins.list[bytes]:
+        folder = self._kept / kind
+        return [path.read_bytes() for path in sorted(folder.glob("*.dsse.json"))] if folder.is_dir() else []
+
 
 def envelope_name(envelope: bytes) -> str:
     return digest_bytes(envelope).removeprefix("sha256:")[:16]
 
 
-def _refuse_unless_countable(approval: Approval, asked: Sequence[ApprovalRequest], trust: TrustRoot, now: datetime) -> None:
-    """The same faults that `decide_gate` would find later, told to the person who can still mend them."""
+def _refuse_role(approval: Approval, asked: Sequence[ApprovalRequest], referred_to: set[str], trust: TrustRoot) -> None:
+    """Roles of the quorum decide and refer, a role that was referred to decides, and those the policy names break the glass."""
     person = trust.by_key(approval.signer_key)
     if not asked:
         raise _refused("E-GATE-021", "nobody asked for an approval of this digest", "Sign a request of privet approvals list")
-    if person is None or approval.role not in person.roles:
-        raise _refused("E-GATE-014", f"the key does not hold the role {approval.role}", "Sign in a role that you hold")
-    if is_pipeline(person):
+    if person is not None and is_pipeline(person):
         raise _refused("E-GATE-022", "the pipeline's key can't approve", "Have a person sign with their own key")
-    if all(approval.role not in r.quorum for r in asked):
+    if approval.decision == "break_glass":
+        if all(approval.role not in r.break_glass for r in asked):
+            raise _refused("E-GATE-047", "the policy lets nobody of this role break the glass", "Have the quorum sign")
+    elif all(approval.role not in r.requirement.needed for r in asked) and approval.role not in referred_to:
         raise _refused("E-GATE-023", f"this gate does not ask for the role {approval.role}", "Sign in a role of the quorum")
-    if approval.decision == "approve" and all(r.requested_by == approval.signer for r in asked):
-        raise _refused("E-GATE-015", "the requester can't approve their own request", "Ask another holder of the role")
-    if _expired(approval, asked, now):
-        raise _refused("E-GATE-013", "the approval has expired", "Sign the request again")
-    if approval.signed_at > now + _CLOCK_SKEW:
-        raise _refused("E-GATE-018", "the approval is dated in the future", "Set the clock of the signing machine")
-    if len(approval.reason.strip()) < 3:
-        raise _refused("E-GATE-019", "the approval gives no reason", "Say in one sentence why")
+    if approval.decision == "refer" and not any(approval.refer_to in p.roles for p in trust.people):
+        raise _refused(
+            "E-GATE-053",
+            f"nobody holds the role {approval.refer_to}, so nobody could ever decide",
+            "Enrol somebody in that role",
+        )
+
+
+def _refuse_unless_countable(
+    approval: Approval, asked: Sequence[ApprovalRequest], trust: TrustRoot, now: datetime, lent: Sequence[Delegation]
+) -> None:
+    """The same faults that `decide_gate` would find later, told to the person who can still mend them."""
+    lacks = [_fault(approval, r, trust, now, lent) for r in asked]
+    if (fault := lacks[0]) is not None and all(lacks):
+        code, _, cause = fault.partition(": ")
+        raise _refused(code, cause, dict(_REMEDIES).get(code, "Sign the request again"))
+
+
+def _fault(
+    approval: Approval, request: ApprovalRequest, trust: TrustRoot, now: datetime, lent: Sequence[Delegation]
+) -> str | None:
+    """A requester may stop their own request, so only what would open a gate is compared with who asked."""
+    requirement = request.requirement
+    if approval.decision in ("reject", "refer"):
+        requirement = replace(requirement, requested_by="")
+    return approval_fault(approval, requirement, trust, now, request.known, lent)
+
+
+_REMEDIES: tuple[tuple[str, str], ...] = (
+    ("E-GATE-014", "Sign in a role that you hold"),
+    ("E-GATE-015", "Ask another holder of the role"),
+    ("E-GATE-018", "Set the clock of the signing machine"),
+    ("E-GATE-019", "Say in one sentence why"),
+    ("E-GATE-042", "See privet approvals show --facts for what a condition can be about"),
+    ("E-GATE-043", "Reject, or sign under a condition that holds"),
+    ("E-GATE-046", "Have the role's holder sign, or delegate again"),
+)
 
 
 def _expired(approval: Approval, asked: Sequence[ApprovalRequest], now: datetime) -> bool:
-    return now - approval.signed_at > timedelta(hours=max(r.expires_hours for r in asked))
+    hours = BREAK_GLASS_HOURS if approval.decision == "break_glass" else max(r.expires_hours for r in asked)
+    return now - approval.signed_at > timedelta(hours=hours)
 
 
 def _write_once(path: Path, data: bytes) -> None:

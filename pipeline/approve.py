@@ -7,20 +7,24 @@ is in the journal before it is in the book. Not covered: whether a gate is open 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, cast
 
 from pipeline.approval_book import ApprovalBook, ApprovalRequest, request_id
-from pipeline.evidence import use_subject
-from pipeline.journal_claims import has_rejection
+from pipeline.break_glass import unreviewed
+from pipeline.evidence import MODEL_FILE, STAGES, read_evidence, use_subject
+from pipeline.gate_facts import release_facts, use_facts
 from pipeline.stage import Manifest, StageContext, load_manifest
+from pipeline.standing import rejection, requirement_of
 from pipeline.training_budget import budget_scope
+from pipeline.what_changed import what_changed
 from privacy.canonical import Digest, Json, digest_bytes, digest_of, parse_canonical
+from privacy.conditions import NO_FACTS, Condition, Facts
 from privacy.errors import GateClosed, IntegrityError, PrivetError, UsageError
-from privacy.gates import APPROVAL_TYPE, Approval, GateName, approval_predicate
+from privacy.gates import APPROVAL_TYPE, Approval, Decision, GateName, Requirement, approval_predicate
 from privacy.rounding import shown_up
-from privacy.signing import SigningKey, make_statement, seal_envelope
+from privacy.signing import Person, SigningKey, make_statement, seal_envelope
 from privacy.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ApprovalBook",
     "ApprovalRequest",
+    "Terms",
     "ask",
     "record_envelope",
     "rejection",
@@ -39,8 +44,18 @@ __all__ = [
     "use_subject",
 ]
 
-Decision = Literal["approve", "reject"]
 _MAX_REASON = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a decision may carry beside its reason. refer_to: the role that is to decide instead."""
+
+    conditions: tuple[Condition, ...] = ()
+    refer_to: str = ""
+
+
+PLAIN = Terms()
 
 
 def request_use(ctx: StageContext, protect_digest: Digest, validate_digest: Digest) -> ApprovalRequest:
@@ -59,7 +74,8 @@ def request_use(ctx: StageContext, protect_digest: Digest, validate_digest: Dige
         *_facts(protected, "protected "),
         *_facts(validation, "validation "),
     )
-    return ask(ctx.home, _request(ctx, "use", subject, shown))
+    found = {"protect": protected.to_json(), "validate": validation.to_json()}
+    return ask(ctx.home, _request(ctx, "use", subject, shown, use_facts(_policy_json(ctx), found)))
 
 
 def request_release(ctx: StageContext, assemble_digest: Digest) -> ApprovalRequest:
@@ -78,23 +94,54 @@ def request_release(ctx: StageContext, assemble_digest: Digest) -> ApprovalReque
         *_verdict_lines(ctx, manifest),
         ("what changed", _changed(ctx, root)),
     )
-    return ask(ctx.home, _request(ctx, "release", root, shown))
+    return ask(ctx.home, _request(ctx, "release", root, shown, _release_facts(ctx, manifest)))
 
 
-def _request(ctx: StageContext, gate: GateName, digest: Digest, shown: tuple[tuple[str, str], ...]) -> ApprovalRequest:
-    asked = ctx.policy.approvals.use if gate == "use" else ctx.policy.approvals.release
+def _release_facts(ctx: StageContext, manifest: Manifest) -> Facts:
+    """As the verifier will read them from the bundle; a document that is missing leaves its facts out."""
+
+    def read(path: str) -> Json:
+        ref = manifest.outputs.get(path)
+        return None if ref is None else parse_canonical(ctx.home.store.read_plain(ref))
+
+    made = {stage: load_manifest(ctx.home, d).to_json() for stage, d in manifest.inputs.items() if stage in STAGES}
+    listed = {} if (evidence := read("evidence.json")) is None else {f.path: f.sha256 for f in read_evidence(evidence)[1]}
+    documents = (read("trace.json"), read("audit/verdicts.json"), read("audit/metrics.json"))
+    return release_facts(_policy_json(ctx), made, *documents, listed.get(MODEL_FILE, ""))
+
+
+def _policy_json(ctx: StageContext) -> Mapping[str, Json]:
+    return cast("Mapping[str, Json]", ctx.policy.canonical())
+
+
+def _request(
+    ctx: StageContext, gate: GateName, digest: Digest, shown: tuple[tuple[str, str], ...], facts: Facts = NO_FACTS
+) -> ApprovalRequest:
+    asked = requirement_of(ctx.policy, gate, ctx.requested_by)
+    news = what_changed(ctx.home, gate, ctx.policy.name, digest, facts.values)
+    loud = [("released under break-glass", u.line()) for u in unreviewed(ctx.home.journal.entries(), ctx.policy.name)]
     return ApprovalRequest(
         id=request_id(gate, digest, ctx.run_id),
         gate=gate,
         digest=digest,
         run_id=ctx.run_id,
         policy_name=ctx.policy.name,
-        shown=shown,
+        shown=(*loud, *shown, *_risk(asked), *news),
         quorum=dict(asked.quorum),
         expires_hours=asked.expires_hours,
         requested_by=ctx.requested_by,
         created_at=ctx.clock().astimezone(UTC).isoformat(timespec="seconds"),
+        facts=dict(facts.values),
+        risk=asked.risk,
+        officer=asked.officer,
+        break_glass=asked.break_glass,
     )
+
+
+def _risk(asked: Requirement) -> tuple[tuple[str, str], ...]:
+    if not asked.is_high_risk:
+        return ()
+    return (("risk", f"high: two people have to approve, one of them as {asked.officer}"),)
 
 
 def _about(ctx: StageContext) -> tuple[tuple[str, str], ...]:
@@ -174,6 +221,7 @@ def sign_request(
     reason: str,
     key: SigningKey,
     now: datetime,
+    terms: Terms = PLAIN,
 ) -> Approval:
     """Sign a request as `name`, journal it and keep it.
 
@@ -181,6 +229,42 @@ def sign_request(
     and nothing is kept that the gate would not count. `reason` is kept as written: it must hold no personal data.
     Raises UsageError E-APPROVE-005 (person and key differ) or 006 (reason), IntegrityError E-APPROVE-004, GateClosed E-GATE.
     """
+    refuse_other_key(home, name, key)
+    envelope = sign_envelope(request, role, decision, reason, key, now, terms, lent_to(home, request, key, role, now))
+    return record_envelope(home, request, envelope, now)
+
+
+def sign_envelope(
+    request: ApprovalRequest,
+    role: str,
+    decision: Decision,
+    reason: str,
+    key: SigningKey,
+    now: datetime,
+    terms: Terms = PLAIN,
+    delegation: Digest | None = None,
+) -> bytes:
+    """The signed statement alone, for a machine that holds the key but not the home; nothing is kept."""
+    refuse_odd_reason(reason)
+    lent = None if decision == "break_glass" else delegation
+    about = (request.gate, request.digest, decision, role, reason.strip(), now)
+    predicate = approval_predicate(*about, terms.conditions, terms.refer_to, lent)
+    return seal_envelope(make_statement({"evidence": request.digest}, APPROVAL_TYPE, predicate), key)
+
+
+def lent_to(home: Home, request: ApprovalRequest, key: SigningKey, role: str, now: datetime) -> Digest | None:
+    """The delegation under which this key may sign in a role that is not its own; None where it is, or nobody lent it."""
+    trust = home.trust
+    person = trust.by_key(key.public_hex)
+    if person is None or role in person.roles:
+        return None
+    lent = [d for d in home.approvals.delegations(trust) if (d.delegate_key, d.role) == (key.public_hex, role)]
+    good = [d for d in lent if d.fault(request.gate, request.policy_name, now, trust, now) is None]
+    return (good or lent)[0].digest if lent else None
+
+
+def refuse_other_key(home: Home, name: str, key: SigningKey) -> Person:
+    """The person of this name. Raises UsageError E-APPROVE-005 when the key is not theirs."""
     person = home.trust.by_name(name)
     if person is None or person.public_hex != key.public_hex:
         raise UsageError(
@@ -188,24 +272,14 @@ def sign_request(
             "the trust root does not list this person with this key",
             "Enrol the person, or sign with their own key",
         )
-    envelope = sign_envelope(request, role, decision, reason, key, now)
-    return record_envelope(home, request, envelope, now)
-
-
-def sign_envelope(
-    request: ApprovalRequest, role: str, decision: Decision, reason: str, key: SigningKey, now: datetime
-) -> bytes:
-    """The signed statement alone, for a machine that holds the key but not the home; nothing is kept."""
-    _refuse_odd_reason(reason)
-    predicate = approval_predicate(request.gate, request.digest, decision, role, reason.strip(), now)
-    return seal_envelope(make_statement({"evidence": request.digest}, APPROVAL_TYPE, predicate), key)
+    return person
 
 
 def record_envelope(home: Home, request: ApprovalRequest, envelope: bytes, now: datetime) -> Approval:
     """Journal and keep an approval of `request`, wherever it was signed. Raises as `ApprovalBook.check`."""
     refuse_altered_request(home, request)
     approval = home.approvals.check(envelope, home.journalled_trust(), now)
-    if approval.decision == "approve":
+    if approval.decision in ("approve", "break_glass"):
         refuse_rejected(home, request.gate, request.digest)
     if (approval.gate, approval.digest) != (request.gate, request.digest):
         raise GateClosed("E-GATE-024", "the approval is about another request", f"Sign request {request.id} itself")
@@ -220,16 +294,6 @@ def record_unsigned_reject(home: Home, request: ApprovalRequest, role: str, resp
     facts: dict[str, Json] = {"run": request.run_id, "gate": request.gate, "digest": request.digest}
     facts |= {"request": request.id, "decision": "reject", "role": role, "responder": responder}
     home.journal.append("unsigned_reject", facts)
-
-
-def rejection(home: Home, gate: GateName, digest: Digest) -> Verdict | None:
-    """The verdict when the journal has a rejection of exactly this digest.
-
-    A rejection is final though its envelope be deleted from the approval book: the journal is what remembers it.
-    """
-    if has_rejection(home.journal.entries(), gate, digest):
-        return Verdict(f"gate.{gate}", "failed", "E-GATE-012: the journal has a rejection of exactly this evidence")
-    return None
 
 
 def refuse_rejected(home: Home, gate: GateName, digest: Digest) -> None:
@@ -257,7 +321,7 @@ def ask(home: Home, request: ApprovalRequest) -> ApprovalRequest:
 
 
 def _approval_facts(request: ApprovalRequest, approval: Approval, envelope: bytes) -> dict[str, Json]:
-    return {
+    facts: dict[str, Json] = {
         "run": request.run_id,
         "gate": approval.gate,
         "digest": approval.digest,
@@ -267,9 +331,16 @@ def _approval_facts(request: ApprovalRequest, approval: Approval, envelope: byte
         "signer": approval.signer,
         "envelope": digest_bytes(envelope),
     }
+    if approval.conditions:
+        facts["conditions"] = [str(condition) for condition in approval.conditions]
+    if approval.refer_to:
+        facts["refer_to"] = approval.refer_to
+    if approval.delegation is not None:
+        facts["delegation"] = approval.delegation
+    return facts
 
 
-def _refuse_odd_reason(reason: str) -> None:
+def refuse_odd_reason(reason: str) -> None:
     plain = reason.strip()
     if not 3 <= len(plain) <= _MAX_REASON or not plain.isprintable():
         raise UsageError(

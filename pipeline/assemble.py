@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.bom import bill_of_materials
 from pipeline.card import model_card
 from pipeline.claims import claim_of
 from pipeline.evidence import (
@@ -28,6 +29,8 @@ from pipeline.evidence import (
     use_subject,
 )
 from pipeline.journal_claims import stage_entry
+from pipeline.paper_facts import ReleaseFacts, libraries
+from pipeline.spdx import spdx_document
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, run_stage
 from privacy.accounting import MechanismTrace
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_bytes, digest_of, parse_canonical
@@ -107,11 +110,13 @@ class _Assembly:
             "manifests.json": canonical_json(self.manifests),
             "trust.json": canonical_json(ctx.home.trust.to_json()),
             **self._journal(),
-            "CARD.md": model_card(ctx.policy, trace, self._verdicts(), self.model.sha256, self._facts()).encode(),
         }
         for name in STATEMENTS:
             statement = make_statement(self._subject(name), PREDICATE_TYPES[name], self._predicate(name, trace))
             files[STATEMENT_FILES[name]] = seal_envelope(statement, ctx.home.key)
+        files["CARD.md"] = model_card(self._about(files, trace)).encode()
+        about = self._about(files, trace)
+        files |= {"bom.cdx.json": bill_of_materials(about), "spdx.json": spdx_document(about)}
         leaves = [EvidenceFile(path, digest_bytes(data), len(data)) for path, data in files.items()]
         listed = evidence_document([*leaves, self.model])
         files["evidence.json"] = canonical_json(listed)
@@ -161,7 +166,7 @@ class _Assembly:
             "trace": digest_bytes(self.stage_files["trace.json"]),
             "validation": digest_bytes(self.stage_files["audit/validation.json"]),
             "verdicts": digest_bytes(self.stage_files["audit/verdicts.json"]),
-            "redaction": digest_bytes(self.stage_files["audit/redaction.json"]),
+            **{n: digest_bytes(self.stage_files[f"audit/{n}.json"]) for n in ("redaction", "bounds", "attacks", "harm")},
         }
         return {subject: known[subject] for subject in SUBJECTS[name]}
 
@@ -181,6 +186,22 @@ class _Assembly:
         elif name == "audit":
             body["verdicts"] = [v.to_json() for v in self._verdicts()]
         return body
+
+    def _about(self, files: Mapping[str, bytes], trace: MechanismTrace | None) -> ReleaseFacts:
+        """What the papers say; files: what there is already."""
+        known = {path: EvidenceFile(path, digest_bytes(data), len(data)) for path, data in files.items()}
+        return ReleaseFacts(
+            self.ctx.policy,
+            self.block.policy,
+            trace,
+            parse_canonical(self.stage_files["audit/bounds.json"]),
+            self._verdicts(),
+            self._facts(),
+            {**known, MODEL_FILE: self.model},
+            self.block.manifests["protect"],
+            self.stages["report"].created_at,
+            libraries(),
+        )
 
     def _verdicts(self) -> tuple[Verdict, ...]:
         recorded = parse_canonical(self.stage_files["audit/verdicts.json"])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from training.config import TrainingConfig
     from training.data import UnitData
     from training.models.base import UnitModel
-    from training.probe import RunRecord
+    from training.run_record import RunRecord, Terms, WorkLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def open_case(ctx: StageContext, protect_digest: Digest, train_digest: Digest) -
 def _open_trail(ctx: StageContext, trained: Manifest, claim: Claim) -> AuditTrail | None:
     """None when the run left no sealed record, or one that is not of this run's length."""
     from training.canaries import CanaryCoins
-    from training.probe import RunRecord
+    from training.run_record import RunRecord
 
     data = sealed_output(ctx, trained, "audit_trace")
     if data is None:
@@ -92,14 +92,39 @@ def _open_trail(ctx: StageContext, trained: Manifest, claim: Claim) -> AuditTrai
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             gradients, coins, salt = file["gradients"], file["coins"].astype(np.bool_), file["salt"].tobytes()
             members = np.unpackbits(file["members"], axis=1)[:, : int(file["slots"][0])].astype(np.bool_)
+            work = _work(file, len(gradients))
     except (KeyError, ValueError, OSError):
         return None
     shapes = gradients.shape == (claim.steps_in_model, len(coins)) and len(members) == claim.steps_in_model
     if not shapes or len(coins) != ctx.policy.audit.canaries:
         return None
     claimed = claim.noise_multiplier, claim.clipping_norm, claim.sampling_probability, claim.factors
-    record = RunRecord(gradients, coins, members, *claimed)
+    record = RunRecord(gradients, coins, members, *claimed, work, _terms(ctx, claim))
     return AuditTrail(record, CanaryCoins(coins, salt))
+
+
+def _work(file: Mapping[str, np.ndarray], steps: int) -> WorkLog | None:
+    """None where the record does not say how its steps were worked out: the checks that need it are then not evaluated."""
+    from training.run_record import WorkLog
+
+    try:
+        return WorkLog.from_arrays(file, steps)
+    except (KeyError, ValueError):
+        return None
+
+
+def _terms(ctx: StageContext, claim: Claim) -> Terms:
+    """What was promised, from the policy, the trace and the ledger; nothing of it from the record itself."""
+    from training.run_record import Terms
+
+    spend = ctx.home.ledger.spend(claim.ledger_key) if claim.ledger_key else None
+    return Terms(
+        divisor=ctx.policy.budget.expected_batch_size,
+        processes=ctx.policy.recipe.processes,
+        steps_in_model=claim.steps_in_model,
+        steps_charged=claim.steps,
+        steps_in_ledger=None if spend is None else spend.settled,
+    )
 
 
 def open_model(ctx: StageContext, data: bytes | None, protect_digest: Digest) -> Opened | None:

@@ -16,17 +16,18 @@ import numpy as np
 from pipeline.attempts import approval_epsilon
 from pipeline.audit_case import AuditCase, AuditTrail, Part
 from pipeline.audit_claim import Claim
+from pipeline.coin_claims import USED, open_coins, said_of
+from pipeline.coins import opening_of, refusal
 from pipeline.stage import Manifest, StageContext
 from privacy import bounds
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_bytes
+from privacy.errors import IntegrityError
 from privacy.rounding import EXACT, shown_down, shown_up
 from privacy.verdict import Verdict
 
 if TYPE_CHECKING:
     from privacy.ledger import Spend
     from training.probe import CheckResult, RunRecord
-
-PROBE_CHECKS = ("noise_scale", "clipping", "noise_independence", "batch_size_law", "participation_law", "divisor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,9 @@ def conformance(case: AuditCase) -> Part:
     ctx, claim, trail = case.ctx, case.claim, case.trail
     probed = _probe(ctx, trail)
     found = [] if trail is None else lower_bounds(ctx, trail.record, claim)
-    document = _bounds_json(ctx, claim, found, probed)
+    # Coins of canaries are nobody's membership, and mean nothing without the gradients, which never leave.
+    revealed: dict[str, Json] = {} if trail is None else {"canary_opening": opening_of(trail.coins)}
+    document = _bounds_json(ctx, claim, found, probed) | revealed
     evidence = digest_bytes(canonical_json(document))
     verdicts = (
         *_probe_verdicts(ctx, probed, evidence),
@@ -136,10 +139,10 @@ def _together(ctx: StageContext, claim: Claim) -> float:
 
 
 def _probe(ctx: StageContext, trail: AuditTrail | None) -> list[CheckResult]:
-    from training.probe import CheckResult, probe
+    from training.probe import CHECKS, CheckResult, probe
 
     if trail is None:
-        return [CheckResult(name, None, "the sealed record of the run is missing or does not fit") for name in PROBE_CHECKS]
+        return [CheckResult(name, None, "the sealed record of the run is missing or does not fit") for name in CHECKS]
     return probe(trail.record, ctx.policy.audit.probe_level)
 
 
@@ -151,13 +154,14 @@ def _probe_verdicts(ctx: StageContext, probed: list[CheckResult], evidence: Dige
 
 
 def _reveal_verdict(ctx: StageContext, trained: Manifest, train_digest: Digest, trail: AuditTrail | None) -> Verdict:
+    """The verifier looks at the same once more, without the journal of this home (`pipeline.coin_claims`)."""
     check = "audit.canary_reveal"
     if trail is None:
         return Verdict(check, "not_evaluated", "the coins of the canaries were not found")
     commitment = trail.coins.commitment
     committed = result = None
     for entry in ctx.home.journal.entries():
-        if entry.kind == "canary_commitment" and entry.facts.get("commitment") == commitment:
+        if entry.kind == USED and entry.facts.get("commitment") == commitment:
             committed = entry.seq if committed is None else committed
         if entry.kind == "stage" and entry.facts.get("manifest") == train_digest:
             result = entry.seq if result is None else result
@@ -165,7 +169,26 @@ def _reveal_verdict(ctx: StageContext, trained: Manifest, train_digest: Digest, 
         return Verdict(check, "failed", "the revealed coins are not those that were committed to")
     if result is None or committed > result:
         return Verdict(check, "failed", "the journal holds the commitment only after the training")
-    return Verdict(check, "passed", "the revealed coins open the commitment journalled before training", commitment)
+    return _vouched(ctx, trained, commitment)
+
+
+def _vouched(ctx: StageContext, trained: Manifest, commitment: Digest) -> Verdict:
+    """Who drew the coins, by the rule of the policy."""
+    check, ref = "audit.canary_reveal", trained.outputs.get("coins")
+    if ref is None:
+        return Verdict(check, "failed", "nobody signed the commitment to the coins")
+    envelope = ctx.home.store.read_plain(ref)  # a fault of the disk is raised: it is no finding
+    try:
+        drawn = open_coins(envelope, ctx.home.journalled_trust())
+    except IntegrityError as error:
+        if error.code.startswith("E-TRUST"):
+            raise
+        return Verdict(check, "failed", f"{error.code}: {error.cause}")
+    fault = refusal(ctx, drawn)
+    if fault is not None or drawn.commitment != commitment:
+        return Verdict(check, "failed", fault or "E-COINS-003: the signed commitment is not the one that the training used")
+    said = said_of(drawn, ctx.policy.audit.coins)
+    return Verdict(check, "passed", f"the revealed coins open their commitment; {said}", commitment)
 
 
 def _bounds_json(ctx: StageContext, claim: Claim, found: Sequence[Bound], probed: Sequence[CheckResult]) -> dict[str, Json]:

@@ -5,6 +5,7 @@ Guarantee: heights are rounded up, so no drawing shows less than was spent; the 
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -15,9 +16,23 @@ from privacy.rounding import shown_up
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _CAP = "─"
+_STYLE = {
+    "svg.hashsalt": "privet",
+    "svg.fonttype": "none",  # text stays text: sharp at every size, and found by a search
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 10,
+    "axes.edgecolor": "#5c6773",
+    "axes.labelcolor": "#5c6773",
+    "text.color": "#1b2430",
+    "xtick.color": "#5c6773",
+    "ytick.color": "#1b2430",
+    "text.parse_math": False,
+}
 
 
 def terminal_plot(points: Sequence[SpendPoint], now: datetime, width: int = 64, height: int = 8) -> list[str]:
@@ -66,14 +81,12 @@ def spend_svg(spends: Mapping[str, Sequence[SpendPoint]], now: datetime) -> byte
     import matplotlib
     from matplotlib.figure import Figure
 
-    from pipeline.report_plots import STYLE, svg_bytes
-
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # the stubs want literal keys
+    with matplotlib.rc_context(_STYLE):  # type: ignore[arg-type]  # the stubs want literal keys
         figure = Figure(figsize=(7.2, 0.4 + 2.2 * max(1, len(spends))), layout="constrained")
         for number, (scope, points) in enumerate(sorted(spends.items()), start=1):
             axes = figure.add_subplot(len(spends), 1, number)
             _panel(axes, scope, points, now)
-        return svg_bytes(figure)
+        return _svg_bytes(figure)
 
 
 def _panel(axes: Axes, scope: str, points: Sequence[SpendPoint], now: datetime) -> None:
@@ -97,3 +110,10 @@ def _panel(axes: Axes, scope: str, points: Sequence[SpendPoint], now: datetime) 
     axes.tick_params(length=0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
+
+
+def _svg_bytes(figure: Figure) -> bytes:
+    """The same figure gives the same bytes; call it within `rc_context(_STYLE)`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()

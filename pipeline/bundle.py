@@ -25,9 +25,9 @@ from privacy.errors import EnvironmentFault, IntegrityError, UsageError
 
 EVIDENCE_LIST: Final = "evidence.json"
 RELEASE_STATEMENT: Final = "release.dsse.json"
-_APPROVAL = re.compile(r"approvals/(use|release)-[0-9a-f]{16}\.dsse\.json")
+_APPROVAL = re.compile(r"approvals/(use|release|delegation)-[0-9a-f]{16}\.dsse\.json")
 _FOLDERS: Final = frozenset({"approvals", "audit", "model", "proofs", "statements"})
-_KEPT: Final = (".json", ".tlog-proof")
+_KEPT: Final = (".json", ".tlog-proof", "CARD.md")
 _MEBIBYTE: Final = 1_048_576
 # What an honest bundle stays far below, and what a hostile one may cost in time and memory. First match counts.
 _MAX_BYTES: Final[tuple[tuple[str, int], ...]] = (
@@ -37,6 +37,7 @@ _MAX_BYTES: Final[tuple[tuple[str, int], ...]] = (
     (r"proofs/.*", _MEBIBYTE // 4),
     (r"journal\.json", 16 * _MEBIBYTE),
     (r".*\.json", 4 * _MEBIBYTE),
+    (r"CARD\.md", _MEBIBYTE),
     (r"model\.safetensors", 8192 * _MEBIBYTE),
     (r".*", 64 * _MEBIBYTE),
 )
@@ -46,7 +47,7 @@ _CHUNK: Final = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class BundleView:
-    """What a bundle holds: digest and size of every file, and the bytes of the JSON files and the proofs."""
+    """What a bundle holds: digest and size of every file, and the bytes of the JSON files, the proofs and the card."""
 
     files: Mapping[str, EvidenceFile]
     texts: Mapping[str, bytes]
@@ -65,10 +66,12 @@ class BundleView:
 
     @property
     def approvals(self) -> tuple[str, ...]:
+        """Decisions at the gates, and the delegations that lent roles for them."""
         return tuple(sorted(path for path in self.files if _APPROVAL.fullmatch(path)))
 
 
 def approval_path(gate: str, envelope: bytes) -> str:
+    """gate: use or release, or "delegation" for the envelope that lends a role."""
     return f"approvals/{gate}-{digest_bytes(envelope).removeprefix('sha256:')[:16]}.dsse.json"
 
 
@@ -157,7 +160,7 @@ def _walk(folder: Path) -> list[str]:
 
 
 def _read_file(folder: Path, path: str) -> tuple[EvidenceFile, bytes | None]:
-    """Digest and size; the bytes too when it is JSON or a proof."""
+    """Digest and size; the bytes too of what is kept."""
     keep = path.endswith(_KEPT)
     limit = next(size for pattern, size in _MAX_BYTES if re.fullmatch(pattern, path))
     hasher = hashlib.sha256()

@@ -1,7 +1,8 @@
-"""The model card: what the model is for, what its privacy claim covers and does not, in Markdown with a YAML head.
+"""The model card: what the model is for, what its privacy claim covers and does not; Markdown under a model hub's YAML head.
 
-Guarantee: every figure comes from the mechanism trace, the policy or a recorded verdict; text of the policy is escaped,
-so that it can't add fields or markup. Claims nothing beyond them.
+Guarantee: every figure comes from the mechanism trace, the published bounds, the policy or a recorded verdict, and the verifier
+compares the head with them; text of the policy is escaped, so that it can't add fields or markup. The head is YAML that is
+JSON line by line, so that the verifier needs no YAML. Not covered: a licence, which no policy states.
 """
 
 from __future__ import annotations
@@ -9,49 +10,53 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from pipeline.model_words import pipeline_tag, what_it_does
-from privacy.accounting import MechanismTrace, privacy_statement
-from privacy.canonical import Digest, Scalar
-from privacy.verdict import Verdict
-
-if TYPE_CHECKING:
-    from privacy.policy import Policy
+from pipeline.paper_claims import VERIFY
+from pipeline.paper_facts import ReleaseFacts
+from pipeline.report_statement import lay_markdown
+from privacy.accounting import privacy_statement
+from privacy.canonical import Json, Scalar
 
 _SHOWN_LABELS = 100
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
 
 
-def model_card(
-    policy: Policy, trace: MechanismTrace | None, verdicts: Sequence[Verdict], model: Digest, facts: Mapping[str, Scalar]
-) -> str:
-    """The text of CARD.md. facts: `stage.fact` → value, of which the utility figures are shown."""
+def model_card(about: ReleaseFacts) -> str:
+    """The text of CARD.md."""
+    policy, trace = about.policy, about.trace
     parts = [
-        _head(policy, trace, model),
+        _head(about),
         f"# {policy.name}\n",
         f"{_plain(policy.purpose)}\n\nAnswerable for the processing: {_plain(policy.controller)}.\n",
         "## What it does\n",
         what_it_does(policy, _listed([_plain(label) for label in policy.expectations.labels])) + "\n",
         "## Privacy claim\n",
         _plain_paragraphs(privacy_statement(trace)) if trace else _NO_CLAIM,
+        lay_markdown(trace, _plain) if trace else "",
         "## Evidence\n",
         "| check | outcome | what was seen |\n|---|---|---|",
-        *[f"| {_plain(v.check)} | {v.outcome} | {_plain(v.reason)} |" for v in verdicts],
+        *[f"| {_plain(v.check)} | {v.outcome} | {_plain(v.reason)} |" for v in about.verdicts],
         "\nAn epsilon lower bound from an audit is not a proof of privacy: it can refute the claim, never establish it.\n",
         "## Utility\n",
-        *_utility(facts),
+        *_utility(about.utility),
         "\nComputed exactly from units kept out of training; outside the privacy claim.\n",
         "## Limits\n",
-        "- The claim covers the released weights, not other copies of the data, nor what people already know.\n"
-        "- The claim is per privacy unit; a person behind several units is protected less.\n"
-        "- Detection of personal data before training misses some; the privacy claim does not depend on it.\n"
-        "- Not measured: behaviour on text from other sources, and differences between groups of people.\n",
+        "\n".join(f"- {limit}" for limit in LIMITS) + "\n",
         "## Check it\n",
-        "`privet verify BUNDLE --trust trust.json` needs no network; "
-        "get `trust.json` from the controller, not from the bundle.\n",
+        f"`{VERIFY}` needs no network; get `trust.json` from the controller, not from the bundle. "
+        "`bom.cdx.json` (CycloneDX) and `spdx.json` (SPDX 3) say the same for machines.\n",
     ]
     return "\n".join(parts)
+
+
+# Also what the other papers give as limits.
+LIMITS = (
+    "The claim covers the released weights, not other copies of the data, nor what people already know.",
+    "The claim is per privacy unit; a person behind several units is protected less.",
+    "Detection of personal data before training misses some; the privacy claim does not depend on it.",
+    "Not measured: behaviour on text from other sources.",
+)
 
 
 def _listed(labels: Sequence[str]) -> str:
@@ -63,44 +68,51 @@ def _listed(labels: Sequence[str]) -> str:
 _NO_CLAIM = "None. This model was not trained with a differentially private mechanism, and may not be released.\n"
 
 
-def _head(policy: Policy, trace: MechanismTrace | None, model: Digest) -> str:
-    """YAML whose strings are JSON strings: every JSON string is a YAML string, so none can break out."""
-    rows: list[tuple[str, Scalar]] = [
-        ("library_name", "pytorch"),
-        ("pipeline_tag", pipeline_tag(policy)),
-        ("model_sha256", model),
-        ("dataset", policy.dataset),
-    ]
-    claim: list[tuple[str, Scalar]] = [("mechanism", policy.recipe.mechanism)]
-    if trace is not None:
-        claim += [
-            ("epsilon", trace.epsilon),
-            ("delta", trace.delta),
-            ("privacy_unit", trace.privacy_unit),
-            ("neighbouring_relation", trace.neighbouring_relation),
-            ("noise_multiplier", trace.noise_multiplier),
-            ("clipping_norm", trace.clipping_norm),
-            ("sampling_probability", trace.sampling_probability),
-            ("steps", trace.steps),
-            ("accountant", trace.accountant),
-        ]
-    languages = ["language:", *(f"- {json.dumps(code)}" for code in policy.languages)]
-    lines = [
-        *languages,
-        *(f"{k}: {json.dumps(v)}" for k, v in rows),
-        "privacy:",
-        *(f"  {k}: {json.dumps(v)}" for k, v in claim),
-    ]
+def _head(about: ReleaseFacts) -> str:
+    """Fields of a Hugging Face model card, and a block of our own. No name in it can hold more than letters, digits and _."""
+    policy = about.policy
+    top: dict[str, Json] = {
+        "language": list(policy.languages),
+        "library_name": "pytorch",
+        "pipeline_tag": pipeline_tag(policy),
+        "tags": ["differential-privacy", "privet"],
+        "model-index": [{"name": policy.name, "results": _results(about)}] if about.utility else None,
+        "model_sha256": about.model.sha256,
+        "dataset": policy.dataset,
+    }
+    lines = [f"{name}: {_flow(value)}" for name, value in top.items() if value is not None]
+    lines += ["privacy:", *(f"  {name}: {_flow(value)}" for name, value in {**about.figures, "verify": VERIFY}.items())]
     return "---\n" + "\n".join(lines) + "\n---\n"
 
 
+def _results(about: ReleaseFacts) -> list[Json]:
+    task: Json = {"type": pipeline_tag(about.policy)}
+    dataset: Json = {"type": "private", "name": f"{about.policy.dataset}, units kept out of training"}
+    metrics: list[Json] = [
+        {"type": "accuracy", "name": name, "value": value}
+        for name, value in about.utility.items()
+        if name.endswith("accuracy") and "majority" not in name
+    ]
+    return [{"task": task, "dataset": dataset, "metrics": metrics}] if metrics else []
+
+
+def _flow(value: Json) -> str:
+    """JSON on one line, which is YAML but for three things: 1e-05 is a word in YAML 1.1, which wants a point; a DEL must be
+    escaped; and a pair of surrogates is not one character (no name in the head can hold any)."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{_flow(name)}: {_flow(item)}" for name, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ", ".join(_flow(item) for item in value) + "]"
+    text = json.dumps(value).replace("\x7f", "\\u007f")
+    return re.sub(r"^(-?\d+)e", r"\1.0e", text) if isinstance(value, float) else text
+
+
 def _utility(facts: Mapping[str, Scalar]) -> list[str]:
-    shown = {k: v for k, v in facts.items() if "accuracy" in k or "majority" in k}
-    if not shown:
+    if not facts:
         return ["Not measured."]
     return [
         f"- {_plain(name)}: {value:.4g}" if isinstance(value, float) else f"- {_plain(name)}: {value}"
-        for name, value in shown.items()
+        for name, value in facts.items()
     ]
 
 

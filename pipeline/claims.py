@@ -14,6 +14,7 @@ from pipeline.evidence import (
     EVIDENCE_FILES,
     MODEL_FILE,
     PREDICATE_TYPES,
+    PROOF_FILES,
     RELEASE_TYPE,
     STAGE_FILES,
     STAGES,
@@ -33,17 +34,31 @@ from pipeline.journal_claims import check_release_state
 from privacy.accounting import MechanismTrace, recompute_epsilon
 from privacy.canonical import Digest, Json, canonical_json, digest_of
 from privacy.checkpoint import Checkpoint
+from privacy.delegation import Delegation, open_delegation
 from privacy.errors import IntegrityError
 from privacy.gates import Approval, approval_of
+from privacy.noise import NOISE_SOURCE, SAMPLER
 from privacy.rounding import EXACT, shown_up
 from privacy.signing import Person, Signed, TrustRoot, open_envelope
 from privacy.verdict import Verdict
 
 MECHANISM = "poisson_subsampled_gaussian"
 NEIGHBOURING = "add-or-remove-one"
+ACCOUNTANT = "privet-rdp"
 # epsilon_of rounds up at 1e-6; two machines may land on neighbouring steps of that grid, never further apart.
 EPSILON_TOLERANCE = 2e-6
 _MAX_VERDICTS = 200
+_DELEGATION = "approvals/delegation-"
+
+
+# What somebody put another in place of, where the answer has to say which.
+_SWAPPED = {
+    "policy": "E-CLAIM-027",
+    "dataset": "E-CLAIM-028",
+    "model": "E-CLAIM-029",
+    "trace": "E-CLAIM-030",
+    "report": "E-CLAIM-031",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +104,7 @@ def check_layout(view: BundleView, *, released: bool) -> Digest:
         raise _broken("E-CLAIM-003", f"{EVIDENCE_LIST} is not spelled as its list is")
     for path in EVIDENCE_FILES:
         if path not in view.files:
-            raise _broken("E-CLAIM-002", f"{path} is missing")
+            raise _broken(_missing_code(path), f"{path} is missing")
     if released and RELEASE_STATEMENT not in view.files:
         raise _broken("E-CLAIM-002", f"{RELEASE_STATEMENT} is missing")
     if tuple(f.path for f in listed) != EVIDENCE_FILES:
@@ -98,6 +113,12 @@ def check_layout(view: BundleView, *, released: bool) -> Digest:
         if view.files[file.path] != file:
             raise _broken("E-CLAIM-001", f"{file.path} is not the file that the evidence root covers")
     return listed_root
+
+
+def _missing_code(path: str) -> str:
+    if path in STATEMENT_FILES.values():
+        return "E-CLAIM-032"
+    return "E-CLAIM-033" if path == "journal.json" or path in PROOF_FILES.values() else "E-CLAIM-002"
 
 
 def check_canonical(view: BundleView) -> str:
@@ -137,15 +158,18 @@ def check_statements(evidence: Evidence) -> str:
         "validation": files["audit/validation.json"].sha256,
         "verdicts": files["audit/verdicts.json"].sha256,
         "redaction": files["audit/redaction.json"].sha256,
+        "bounds": files["audit/bounds.json"].sha256,
+        "attacks": files["audit/attacks.json"].sha256,
+        "harm": files["audit/harm.json"].sha256,
     }
     for name, signed in evidence.statements.items():
         if set(signed.subject) != set(SUBJECTS[name]):
             raise _broken("E-CLAIM-005", f"the statement about {name} has other subjects than it must have")
         for subject, digest in signed.subject.items():
             if digest != expected[subject]:
-                raise _broken("E-CLAIM-005", f"the statement about {name} is about another {subject}")
+                raise _broken(_SWAPPED.get(subject, "E-CLAIM-005"), f"the statement about {name} is about another {subject}")
     if evidence.block.policy != evidence.policy_digest or evidence.block.policy_name != evidence.terms.name:
-        raise _broken("E-CLAIM-005", "the statements were made under another policy than policy.json")
+        raise _broken(_SWAPPED["policy"], "the statements were made under another policy than policy.json")
     return "one policy, dataset, model and mechanism trace in all five statements"
 
 
@@ -155,20 +179,23 @@ def check_manifests(evidence: Evidence) -> str:
     for stage in STAGES:
         manifest = evidence.manifests[stage]
         if digest_of(manifest) != own[stage] or manifest.get("stage") not in (stage, STANDS_IN.get(stage)):
-            raise _broken("E-CLAIM-006", f"manifests.json does not hold the {stage} result that the statements name")
+            code = _SWAPPED["dataset"] if stage == "protect" else "E-CLAIM-006"
+            raise _broken(code, f"manifests.json does not hold the {stage} result that the statements name")
         if manifest.get("policy_digest") != evidence.policy_digest:
             raise _broken("E-CLAIM-006", f"the {stage} result was made under another policy")
     for stage, parents in _PARENTS.items():
         inputs = _mapping(evidence.manifests[stage], "inputs").values()
         for parent in parents:
             if own[parent] not in inputs:
-                raise _broken("E-CLAIM-006", f"the {stage} result was not made from this {parent} result")
+                code = _SWAPPED["dataset"] if parent == "protect" else "E-CLAIM-006"
+                raise _broken(code, f"the {stage} result was not made from this {parent} result")
     if evidence.use_subject not in _mapping(evidence.manifests["train"], "inputs").values():
         raise _broken("E-CLAIM-006", "the train result was not made under the use approval of this validation")
     for path, (stage, output) in STAGE_FILES.items():
         ref = _mapping(evidence.manifests[stage], "outputs").get(output)
         if not isinstance(ref, Mapping) or ref.get("digest") != evidence.view.files[path].sha256:
-            raise _broken("E-CLAIM-006", f"{path} is not what the {stage} stage wrote")
+            code = _SWAPPED["report"] if stage == "report" else "E-CLAIM-006"
+            raise _broken(code, f"{path} is not what the {stage} stage wrote")
     return f"{len(STAGES)} stage results chain; {len(STAGE_FILES)} files are their outputs"
 
 
@@ -186,6 +213,8 @@ def check_epsilon(evidence: Evidence) -> str:
     trace = evidence.trace()
     if trace.neighbouring_relation != NEIGHBOURING:
         raise _broken("E-CLAIM-007", "the mechanism trace names a neighbouring relation that this verifier does not know")
+    if (trace.accountant, trace.sampler, trace.noise_source) != (ACCOUNTANT, SAMPLER, NOISE_SOURCE):
+        raise _broken("E-CLAIM-022", "the mechanism trace names an accountant, sampler or source of noise that is not Privet's")
     epsilon = recompute_epsilon(trace)
     if not abs(epsilon - trace.epsilon) <= EPSILON_TOLERANCE:
         raise _broken(
@@ -243,11 +272,25 @@ def open_approvals(view: BundleView, trust: TrustRoot, gate: str) -> list[tuple[
     """Approvals of one gate with their file; a broken or foreign envelope is an integrity fault."""
     found = []
     for path in view.approvals:
+        if path.startswith(_DELEGATION):
+            continue
         approval = approval_of(_open(view, path, trust))
         if not path.startswith(f"approvals/{approval.gate}-{view.files[path].sha256.removeprefix('sha256:')[:16]}"):
             raise _broken("E-CLAIM-010", f"{path} holds another approval than its name says")
         if approval.gate == gate:
             found.append((path, approval))
+    return found
+
+
+def open_delegations(view: BundleView, trust: TrustRoot) -> list[Delegation]:
+    """The roles that were lent for the approvals; a broken or foreign envelope is an integrity fault."""
+    found = []
+    for path in view.approvals:
+        if path.startswith(_DELEGATION):
+            _open(view, path, trust)
+            if not path.startswith(_DELEGATION + view.files[path].sha256.removeprefix("sha256:")[:16]):
+                raise _broken("E-CLAIM-010", f"{path} holds another delegation than its name says")
+            found.append(open_delegation(view.texts[path], trust))
     return found
 
 

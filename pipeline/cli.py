@@ -15,11 +15,16 @@ from pathlib import Path
 
 from pipeline import (
     commands,
+    commands_approvals,
+    commands_audit,
     commands_budget,
     commands_export,
     commands_journal,
     commands_keys,
     commands_mine,
+    commands_redact,
+    commands_release,
+    commands_report,
     commands_rights,
     commands_scan,
     commands_secrets,
@@ -28,6 +33,7 @@ from pipeline import (
 )
 from pipeline.faults import as_privet_error
 from pipeline.stage import CODE_VERSION
+from pipeline.verify_options import add_arguments
 from privacy.hardening import harden_process
 
 Command = Callable[[argparse.Namespace], int]
@@ -70,17 +76,23 @@ def build_parser() -> argparse.ArgumentParser:
     commands_scan.options(_leaf(tree, "scan", commands_scan.scan, "show where personal data stands in a file; changes nothing"))
     _policy_commands(tree)
     _run_commands(tree)
-    _approval_commands(tree)
+    commands_approvals.register(tree, _leaf, _group)
+    commands_release.register(tree, _leaf, _group)
     _evidence_commands(tree)
+    commands_report.register(_group(tree, "report", "a report as PDF, as evidence for laws, as an entry of a registry"), _leaf)
     _journal_commands(tree)
     _rights_commands(tree)
     _export_commands(tree)
     _mine_commands(tree)
+    about = "take personal data out of a text or a stream, as a policy says"
+    commands_redact.options(_leaf(tree, "redact", commands_redact.redact, about))
     about = "have a released language model write texts, redacted before anything is written"
     commands_synthesize.options(_leaf(tree, "synthesize", commands_synthesize.synthesize, about))
     _training_commands(tree)
     _identity_commands(tree)
     _keys_commands(tree)
+    about = "draw the coins of canaries ahead of trainings, or list what is left"
+    commands_audit.coin_options(_leaf(_group(tree, "audit", "what an auditor does"), "coins", commands_audit.coins, about))
     _secrets_commands(tree)
     _budget_commands(tree)
     return parser
@@ -150,7 +162,7 @@ def _policy_commands(tree: Tree) -> None:  # type: ignore[valid-type]
 def _run_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     init = _leaf(tree, "init", commands.init, "make a new Privet home")
     _home(init)
-    init.add_argument("--demo-identities", action="store_true", help="with key pairs for a demo engineer, steward and officer")
+    init.add_argument("--demo-identities", action="store_true", help="with key pairs for a demo engineer, steward, officer and auditor")
     about = "PostgreSQL (15 or later) for vault, journal and ledger; no password in it (default: SQLite files in the home)"
     init.add_argument("--database", metavar="DSN", help=about)
     backends = ("local", "openbao", "aws", "pkcs11")
@@ -188,40 +200,9 @@ def _run_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     _home(start)
 
 
-def _approval_commands(tree: Tree) -> None:  # type: ignore[valid-type]
-    approvals = _group(tree, "approvals", "what waits at the gates")
-    listing = _leaf(approvals, "list", commands.approvals_list, "list the requests and who has signed them")
-    _home(listing)
-    listing.add_argument("--json", action="store_true", help="one JSON object per line")
-    show = _leaf(approvals, "show", commands.approvals_show, "show one request: exactly what a signature would cover")
-    show.add_argument("id", metavar="ID")
-    _home(show)
-    for name, about in (
-        ("sign", "approve a request with a signature"),
-        ("reject", "reject a request, finally for these bytes"),
-    ):
-        leaf = _leaf(approvals, name, commands.approvals_sign, about)
-        leaf.set_defaults(decision="approve" if name == "sign" else "reject")
-        leaf.add_argument("id", metavar="ID")
-        leaf.add_argument("--as", dest="name", required=True, metavar="NAME", help="your name in the trust root")
-        leaf.add_argument("--role", required=True, metavar="ROLE", help="the role you sign in; the quorum has to ask for it")
-        leaf.add_argument(
-            "--reason", required=True, metavar="TEXT", help="one sentence; it is kept for ever, so no personal data"
-        )
-        leaf.add_argument("--key", type=Path, metavar="FILE", help="your private key file (not needed for a demo identity)")
-        leaf.add_argument(
-            "--print", dest="print_only", action="store_true", help="print the signed envelope instead of filing it"
-        )
-        _home(leaf)
-
-
 def _evidence_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     verify = _leaf(tree, "verify", commands.verify, "verify a bundle offline: no network, no database, no Privet home")
-    verify.add_argument("bundle", type=Path, metavar="BUNDLE")
-    verify.add_argument(
-        "--trust", type=Path, metavar="FILE", help="trust root you obtained yourself; without it identities are self-declared"
-    )
-    verify.add_argument("--json", action="store_true", help="one JSON object")
+    add_arguments(verify)
 
 
 def _journal_commands(tree: Tree) -> None:  # type: ignore[valid-type]

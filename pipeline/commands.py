@@ -6,7 +6,6 @@ import json
 import shlex
 import sys
 from argparse import Namespace
-from datetime import UTC, datetime
 
 from privacy.errors import UsageError
 
@@ -144,64 +143,11 @@ def _stop_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def approvals_list(args: Namespace) -> int:
-    from pipeline.home import Home
-    from pipeline.run import gate_verdict
-
-    home = Home.open(args.home)
-    for request in home.approvals.list():
-        votes = home.approvals.approvals(request.digest, home.trust)
-        verdict = gate_verdict(home, request)
-        state = "approved" if verdict.outcome == "passed" else "rejected" if "E-GATE-012" in verdict.reason else "waiting"
-        if args.json:
-            cast = [{"signer": v.signer, "role": v.role, "decision": v.decision, "custody": v.custody} for v in votes]
-            print(json.dumps({**request.to_json(), "state": state, "votes": cast}, ensure_ascii=False))
-            continue
-        who = ", ".join(f"{v.signer} {v.decision} as {v.role}" for v in votes) or "nobody has signed"
-        print(f"{request.id}  {state:<9} {request.gate:<8} {request.policy_name:<28} {request.digest[:19]}…  {who}")
-    return 0
-
-
-def approvals_show(args: Namespace) -> int:
-    from pipeline.approve import refuse_altered_request
-    from pipeline.home import Home
-
-    home = Home.open(args.home)
-    request = home.approvals.get(args.id)
-    refuse_altered_request(home, request)
-    print(f"request {request.id}: {request.gate} gate of {request.policy_name}, run {request.run_id}")
-    print(f"asked by {request.requested_by} at {request.created_at}; needs {dict(request.quorum)}")
-    print(f"a signature covers {request.digest}")
-    for label, value in request.shown:
-        print(f"  {label}: {value}")
-    for vote in home.approvals.approvals(request.digest, home.trust):
-        print(f"  {vote.decision} by {vote.signer} as {vote.role} ({vote.custody} key): {vote.reason}")
-    return 0
-
-
-def approvals_sign(args: Namespace) -> int:
-    from pipeline.approve import refuse_altered_request, sign_envelope, sign_request
-    from pipeline.home import Home, read_key_file
-
-    home = Home.open(args.home)
-    key = read_key_file(args.key) if args.key else home.identity(args.name)
-    request = home.approvals.get(args.id)
-    now = datetime.now(UTC)
-    if args.print_only:
-        refuse_altered_request(home, request)
-        sys.stdout.write(sign_envelope(request, args.role, args.decision, args.reason, key, now).decode() + "\n")
-        return 0
-    vote = sign_request(home, request, args.name, args.role, args.decision, args.reason, key, now)
-    print(f"{vote.decision} by {vote.signer} as {vote.role} over {vote.digest}")
-    return 0
-
-
 def verify(args: Namespace) -> int:
     from pipeline.screen import print_verification
-    from pipeline.verify import read_trust, verify_bundle
+    from pipeline.verify_main import verify_as_asked
 
-    trust = None if args.trust is None else read_trust(args.trust)
-    verification = verify_bundle(args.bundle, trust, datetime.now(UTC))
+    verification = verify_as_asked(args)
     print_verification(verification, as_json=args.json)
     return verification.exit_code
 

@@ -88,21 +88,24 @@ def budget_history(args: Namespace) -> int:
 
 def plan(args: Namespace) -> int:
     from pipeline.home import Home
-    from pipeline.plan import check_without_data, make_plan, preflight_json, pretrained_digest
+    from pipeline.plan import audit_blind_spots, check_without_data, make_plan, preflight_json, pretrained_digest
     from privacy.policy_file import load_policy
 
     policy = load_policy(args.policy)
     home = Home.open(args.home) if (args.home / "VERSION.json").is_file() else None
     planned = make_plan(policy, home)
     free, weights = check_without_data(policy, planned), pretrained_digest(policy)
+    blind = audit_blind_spots(policy, planned)
     if args.json:
         shown = {**planned.to_json(), "home": home is not None, "preflight": preflight_json(free, planned)}
-        shown["pretrained_digest"] = weights
+        shown |= {"pretrained_digest": weights, "audit_blind_spots": blind}
         print(json.dumps(shown, ensure_ascii=False))
     else:
         _print_plan(planned, free, None if home is None else args.home)
         if weights is not None:
             print(f"  public weights {policy.recipe.pretrained}: {weights}")
+        for check, advice in blind.items():
+            print(f"  warning: {check}: {advice}")
     return 0 if planned.fits else 3
 
 

@@ -18,6 +18,9 @@ def options(leaf: argparse.ArgumentParser) -> None:
     leaf.add_argument("--top-k", type=_count, default=40, metavar="K", help="draw from the K likeliest tokens (default 40)")
     leaf.add_argument("--seed", type=int, metavar="N", help="the same seed writes the same texts; without it, a fresh one")
     leaf.add_argument("--trust", type=Path, metavar="FILE", help="trust root you obtained yourself")
+    leaf.add_argument(
+        "--home", type=Path, metavar="DIR", help="the home that trained it: texts that repeat people's records are withheld"
+    )
 
 
 def example_options(leaf: argparse.ArgumentParser) -> None:
@@ -28,13 +31,19 @@ def example_options(leaf: argparse.ArgumentParser) -> None:
 
 
 def synthesize(args: Namespace) -> int:
+    from pipeline.home import Home
     from pipeline.synthesize import Style, synthesize
     from pipeline.verify import read_trust
 
     trust = None if args.trust is None else read_trust(args.trust)
     style = Style(args.temperature, args.top_k, args.seed)
-    made = synthesize(args.bundle, args.to, args.per_label, trust, style, datetime.now(UTC))
+    home = None if args.home is None else Home.open(args.home)
+    made = synthesize(args.bundle, args.to, args.per_label, trust, style, datetime.now(UTC), home)
     print(f"wrote {made.texts} synthetic texts to {args.to}; {made.withheld} were empty or not shown to be clean, and withheld")
+    if made.compared:
+        print(f"{made.repeating} of these repeated what few people wrote, or a planted secret")
+    else:
+        print("not compared with what people wrote: --home DIR, of the home that trained the model, does that")
     removed = ", ".join(f"{count} {name}" for name, count in sorted(made.removed.items()))
     print(f"redaction removed: {removed or 'nothing'}")
     return 0

@@ -159,7 +159,11 @@ def _print_table(found: Mapping[str, Json]) -> None:
         table.add_row(str(row["method"]), size, packed, took, right, _short(row["agreement"]))
     table_console().print(table)
     inputs = cast("dict[str, Json]", found["inputs"])
-    print(f"measured on {inputs['units']} {inputs['origin']} inputs; no private unit was looked at, so nothing is charged")
+    print(f"made and measured on {inputs['units']} {inputs['origin']} inputs, without a private unit: nothing is charged")
+    for name, file in cast("dict[str, dict[str, Json]]", found["files"]).items():
+        held = cast("list[str]", file["held_back_by"])
+        print(f"{name}: " + ("all of its own audits passed" if file["may_leave"] else f"stays here: {'; '.join(held)}"))
+    print("audited file by file, each on its own bytes, with private units: those figures are outside the privacy claim")
 
 
 def _context(args: Namespace, what: str) -> StageContext:

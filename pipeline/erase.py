@@ -177,7 +177,9 @@ def _model(look: Look, digest: Digest) -> ModelTouched:
     mechanism, trace = _mechanism(look.home, manifest)
     epsilon, delta = (None, None) if trace is None else (trace.epsilon, trace.delta)
     action: Action = "withdraw" if released else "retrain"
-    then = "withdraw the release and retrain" if released else "retrain; until then nothing made from it may leave"
+    then = "retrain; until then nothing made from it may leave"
+    if released:
+        then = "withdraw the release (privet release revoke --code erasure) and retrain"
     if trace is None:
         why = "its mechanism trace can't be read" if mechanism == "unknown" else "no mechanism bounds what it learnt"
         return ModelTouched(digest, mechanism, None, None, action, f"{then}: {why}")

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 from privacy.canonical import Digest, Json, canonical_json, digest_of, is_digest, merkle_root
 from privacy.checkpoint import COSIGNATURE, Verifier
 from privacy.errors import IntegrityError, PolicyError
-from privacy.gates import GateName, Requirement
+from privacy.gates import GateName, Requirement, Risk
 from privacy.noise_schedule import Schedule, schedule_of
 from privacy.signing import Person, TrustRoot
 
@@ -33,6 +33,7 @@ STAGE_FILES: Final[Mapping[str, tuple[str, str]]] = {
     "model/config.json": ("train", "model_config"),
     "trace.json": ("train", "trace"),
     "audit/metrics.json": ("train", "metrics"),
+    "audit/coins.json": ("train", "coins"),
     "audit/verdicts.json": ("audit", "verdicts"),
     "audit/bounds.json": ("audit", "bounds"),
     "audit/attacks.json": ("audit", "attacks"),
@@ -40,6 +41,7 @@ STAGE_FILES: Final[Mapping[str, tuple[str, str]]] = {
     "audit/harm.json": ("audit", "harm"),
     "audit/validation.json": ("validate", "validation"),
     "report.html": ("report", "report_html"),
+    "report.zh.html": ("report", "report_zh"),
     "report.json": ("report", "report_json"),
 }
 MODEL_FILE: Final = "model.safetensors"
@@ -53,6 +55,8 @@ EVIDENCE_FILES: Final[tuple[str, ...]] = tuple(
             "policy.json",
             "manifests.json",
             "CARD.md",
+            "bom.cdx.json",
+            "spdx.json",
             "journal.json",
             "trust.json",
             *STAGE_FILES,
@@ -67,7 +71,7 @@ SUBJECTS: Final[Mapping[str, tuple[str, ...]]] = {
     "dataset": ("policy", "dataset"),
     "validation": ("policy", "dataset", "validation"),
     "training": ("policy", "dataset", "model", "trace"),
-    "audit": ("policy", "dataset", "model", "verdicts"),
+    "audit": ("policy", "dataset", "model", "verdicts", "bounds", "attacks", "harm"),
     "redaction": ("policy", "model", "redaction"),
 }
 
@@ -80,9 +84,14 @@ REQUIRED_VERDICTS: Final[tuple[str, ...]] = (
     "probe.batch_size_law",
     "probe.participation_law",
     "probe.divisor",
+    "probe.step_count",
+    "probe.size_independence",
+    "probe.rank_noise",
+    "probe.accumulation",
     "audit.epsilon_lower_bound",
     "audit.ledger_match",
     "audit.canary_reveal",
+    "audit.membership",
     "audit.utility",
     "audit.output_scan",
 )
@@ -136,9 +145,55 @@ class _Reader:
             raise TypeError
         return [(_Reader({"n": share}).real("n"), _Reader({"n": factor}).real("n")) for share, factor in value]
 
+    def releases_embeddings(self) -> bool:
+        """A policy from before there was such a field releases none."""
+        outputs = self._value.get("outputs", {}) if isinstance(self._value, Mapping) else None
+        if not isinstance(outputs, Mapping):
+            raise TypeError
+        return outputs.get("embeddings", "withheld") != "withheld"
+
+    def plants_secrets(self) -> bool:
+        """A policy from before there were planted secrets has none."""
+        audit = self._at("audit")
+        if not isinstance(audit, Mapping):
+            raise TypeError
+        return audit.get("secrets") is not None
+
+    def risk_class(self) -> _RiskClass:
+        """What approvals say of risk, officer and break-glass; a policy from before they were there has none of them."""
+        said = self._at("approvals")
+        if not isinstance(said, Mapping):
+            raise TypeError
+        risk, officer, glass = said.get("risk", "low"), said.get("officer", "privacy_officer"), said.get("break_glass")
+        roles = glass.get("roles") if isinstance(glass, Mapping) else []
+        if risk not in ("low", "high") or not isinstance(officer, str) or not isinstance(roles, list):
+            raise TypeError
+        return {"risk": risk, "officer": officer, "break_glass": tuple(str(role) for role in roles)}
+
+
+class _RiskClass(TypedDict):
+    risk: Risk
+    officer: str
+    break_glass: tuple[str, ...]
+
+
+def _about_harm(policy: _Reader) -> bool:
+    """Groups to compare, a classifier of what is written, or a model that reads texts, in which terms can be swapped."""
+    try:
+        harm = {name: policy._at("audit", "harm", name) for name in ("groups", "classifier", "swaps")}
+    except KeyError:  # of a policy whose words are missing the most is asked
+        return True
+    reads = policy.text("recipe", "model") not in ("image_cnn", "causal_lm")
+    return harm["groups"] != [] or harm["classifier"] is not None or (harm["swaps"] is not False and reads)
+
 
 # Verdicts that a policy asks for besides: by name, whether it does.
-_ASKED: Final[Mapping[str, Callable[[_Reader], bool]]] = {}
+_ASKED: Final[Mapping[str, Callable[[_Reader], bool]]] = {
+    "audit.group_harm": _about_harm,
+    "audit.memorisation": lambda policy: policy.text("recipe", "model") == "causal_lm",
+    "audit.exposure": lambda policy: policy.plants_secrets(),
+    "audit.embeddings": lambda policy: policy.releases_embeddings(),
+}
 
 
 def required_verdicts(policy: Json) -> tuple[str, ...]:
@@ -274,9 +329,13 @@ class PolicyTerms:
     quorum: Mapping[str, Mapping[str, int]]
     expires_hours: Mapping[str, int]
     noise_schedule: Schedule = ()
+    risk: Risk = "low"
+    officer: str = "privacy_officer"
+    break_glass: tuple[str, ...] = ()
 
     def requirement(self, gate: GateName, requested_by: str) -> Requirement:
-        return Requirement(gate, self.quorum[gate], self.expires_hours[gate], requested_by)
+        asked = self.quorum[gate], self.expires_hours[gate], requested_by
+        return Requirement(gate, *asked, self.name, self.risk, self.officer, self.break_glass)
 
     @classmethod
     def from_json(cls, value: Json) -> PolicyTerms:
@@ -303,6 +362,7 @@ def _terms(policy: _Reader) -> PolicyTerms:
         quorum={gate: policy.counts("approvals", gate, "quorum") for gate in ("use", "release")},
         expires_hours={gate: policy.whole("approvals", gate, "expires_hours") for gate in ("use", "release")},
         noise_schedule=schedule_of(policy.shares("recipe", "noise_schedule"), policy.whole("recipe", "steps")),
+        **policy.risk_class(),
     )
 
 

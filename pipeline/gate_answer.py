@@ -7,20 +7,21 @@ Not covered: custody "demo", where the pipeline holds the key and signs on the p
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import TYPE_CHECKING, Literal
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from privacy.canonical import Digest
+from privacy.conditions import Condition, parse_condition
 from privacy.errors import GateClosed, IntegrityError, PrivetError, UsageError
-from privacy.gates import Approval, approval_fault, approval_of
+from privacy.gates import ROLE, Approval, Decision, approval_fault, approval_of
 from privacy.signing import TrustRoot, open_envelope
 
 if TYPE_CHECKING:
-    from pipeline.approve import ApprovalRequest
+    from pipeline.approve import ApprovalRequest, Terms
     from pipeline.home import Home
 
-Decision = Literal["approve", "reject"]
 _MAX_ENVELOPE = 20_000
 _FINAL_CODES = frozenset({"E-GATE-012", "E-GATE-039"})  # rejected: asking again can't change it
 
@@ -44,20 +45,35 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back. `responder` is the authenticated Airflow user, never a field of the form."""
+    """What came back. `responder` is the authenticated Airflow user, never a field of the form.
+
+    conditions: as written, one a line or parted by semicolons. refer_to: of a referral, the role that is to decide.
+    """
 
     responder: str
     decision: Decision
     reason: str
     envelope: str
+    conditions: str = ""
+    refer_to: str = ""
+
+    @property
+    def terms(self) -> Terms:
+        """Raises IntegrityError E-GATE-050 for a condition that is none."""
+        from pipeline.approve import Terms
+
+        lines = [part.strip() for line in self.conditions.splitlines() for part in line.split(";")]
+        found: tuple[Condition, ...] = tuple(parse_condition(line) for line in lines if line)
+        return Terms(found if self.decision == "approve" else (), self.refer_to if self.decision == "refer" else "")
 
 
 def record_answer(home: Home, request: ApprovalRequest, seat: Seat, answer: Answer, now: datetime) -> Approval:
     """Check the answer and put the signed statement into the approval book and the journal.
 
-    Raises AnswerRefused when the person, or another, can still answer rightly: E-GATE-030, 031, 033 to 036, and
-    what signing refuses. Raises GateClosed E-GATE-012 when the same bytes were rejected before, E-GATE-039 when they are
-    rejected now by a person whose key is elsewhere (journalled, and final all the same), IntegrityError as signing does.
+    Raises AnswerRefused when the person, or another, can still answer rightly: E-GATE-030, 031, 033 to 036, 044 (another
+    role has to decide first), 050 (conditions), and what signing refuses. Raises GateClosed E-GATE-012 when the same bytes
+    were rejected before, E-GATE-039 when they are rejected now by a person whose key is elsewhere (journalled,
+    and final all the same), IntegrityError as signing does.
     """
     if answer.responder not in seat.assigned:
         raise AnswerRefused(
@@ -65,10 +81,18 @@ def record_answer(home: Home, request: ApprovalRequest, seat: Seat, answer: Answ
         )
     if answer.decision == "approve" and answer.responder == request.requested_by:
         raise AnswerRefused("E-GATE-031", "the requester answered their own request", "Another person has to answer")
+    if answer.decision == "refer" and not ROLE.fullmatch(answer.refer_to):
+        raise AnswerRefused("E-GATE-052", "the referral names no role", "Say which role is to decide, e.g. privacy_officer")
     try:
+        if answer.decision == "approve":
+            _refuse_while_referred(home, request, seat)
         approval = _signed_already(home, request, seat, answer, now) or _sign(home, request, seat, answer, now)
     except (GateClosed, UsageError) as error:
         if isinstance(error, AnswerRefused) or error.code in _FINAL_CODES:
+            raise
+        raise AnswerRefused(error.code, error.cause, error.remedy) from None
+    except IntegrityError as error:
+        if error.code != "E-GATE-050":
             raise
         raise AnswerRefused(error.code, error.cause, error.remedy) from None
     if answer.decision == "approve":
@@ -93,9 +117,27 @@ def _signed_already(home: Home, request: ApprovalRequest, seat: Seat, answer: An
     kept = [a for a in home.approvals.approvals(request.digest, home.trust) if a.gate == request.gate]
     if answer.decision == "approve":
         refuse_rejected(home, request.gate, request.digest)
-        kept = [a for a in kept if approval_fault(a, request.requirement, home.trust, now) is None]
+        kept = _good(home, request, kept, now)
     wanted = (answer.responder, answer.decision, seat.role)
-    return next((a for a in kept if (a.signer, a.decision, a.role) == wanted), None)
+    found = next((a for a in kept if (a.signer, a.decision, a.role) == wanted), None)
+    return None if found is not None and found.conditions != answer.terms.conditions and answer.conditions else found
+
+
+def _good(home: Home, request: ApprovalRequest, kept: Sequence[Approval], now: datetime) -> list[Approval]:
+    """Those that would count at `now`."""
+    trust = home.trust
+    lent = home.approvals.delegations(trust)
+    return [a for a in kept if approval_fault(a, request.requirement, trust, now, request.known, lent) is None]
+
+
+def _refuse_while_referred(home: Home, request: ApprovalRequest, seat: Seat) -> None:
+    """Nobody's approval counts while the role that was asked to decide has not; that role may answer."""
+    from pipeline.standing import decide
+
+    verdict = decide(home, request.digest, request.requirement, home.trust, datetime.now(UTC))
+    kept = [a for a in home.approvals.approvals(request.digest, home.trust) if (a.gate, a.decision) == (request.gate, "refer")]
+    if "E-GATE-044" in verdict.reason and seat.role not in {a.refer_to for a in kept}:
+        raise AnswerRefused("E-GATE-044", verdict.reason.partition(": ")[2], "That role has to decide first")
 
 
 def _sign(home: Home, request: ApprovalRequest, seat: Seat, answer: Answer, now: datetime) -> Approval:
@@ -119,7 +161,8 @@ def _sign(home: Home, request: ApprovalRequest, seat: Seat, answer: Answer, now:
             f"Run privet approvals sign {request.id}, then answer again (or paste the envelope it prints)",
         )
     key = home.identity(answer.responder)
-    return sign_request(home, request, answer.responder, seat.role, answer.decision, answer.reason, key, now)
+    said = (seat.role, answer.decision, answer.reason)
+    return sign_request(home, request, answer.responder, *said, key, now, answer.terms)
 
 
 def _pasted(trust: TrustRoot, request: ApprovalRequest, seat: Seat, answer: Answer) -> bytes:
@@ -147,7 +190,7 @@ def _pasted(trust: TrustRoot, request: ApprovalRequest, seat: Seat, answer: Answ
 
 def _check_voters(home: Home, request: ApprovalRequest, seat: Seat, now: datetime) -> None:
     everything = home.approvals.approvals(request.digest, home.trust)
-    kept = [a for a in everything if approval_fault(a, request.requirement, home.trust, now) is None]
+    kept = _good(home, request, everything, now)
     voters = {a.signer for a in kept if (a.gate, a.role, a.decision) == (request.gate, seat.role, "approve")}
     if len(voters) < seat.number:
         raise AnswerRefused(

@@ -39,6 +39,7 @@ DEMO_PEOPLE: Mapping[str, tuple[str, ...]] = {
     "demo_engineer": ("engineer",),
     "demo_steward": ("steward",),
     "demo_officer": ("privacy_officer",),
+    "demo_auditor": ("auditor",),  # draws the coins of the canaries; enrol a real one, and withdraw this one
 }
 
 

@@ -6,7 +6,7 @@ checkpoint is the pipeline of the statements; which witnesses have to be there i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,13 @@ def has_rejection(entries: Iterable[Entry], gate: str, digest: Digest) -> bool:
         and (entry.facts.get("decision"), entry.facts.get("gate"), entry.facts.get("digest")) == ("reject", gate, digest)
         for entry in entries
     )
+
+
+def lost_referrals(entries: Iterable[Entry], gate: str, digest: Digest, there: Container[Json]) -> bool:
+    """Whether the journal has a referral of exactly this digest whose envelope is not `there`: deleting it decides nothing."""
+    wanted = ("refer", gate, digest)
+    said = (e.facts for e in entries if e.kind == "approval")
+    return any((f.get("decision"), f.get("gate"), f.get("digest")) == wanted and f.get("envelope") not in there for f in said)
 
 
 def stage_entry(entries: Iterable[Entry], manifest: Digest) -> Entry | None:

@@ -142,6 +142,16 @@ def check_without_data(policy: Policy, plan: Plan) -> Preflight:
         return preflight(TrainingConfig.from_policy(policy, plan.noise_multiplier))
 
 
+def audit_blind_spots(policy: Policy, plan: Plan) -> dict[str, str]:
+    """Checks that every release needs and that this policy's audit could not evaluate -> what to change."""
+    from training.config import TrainingConfig
+    from training.probe_power import without_power
+
+    if plan.mechanism != "dp_sgd":
+        return {}
+    return without_power(TrainingConfig.from_policy(policy, plan.noise_multiplier), policy.audit.probe_level)
+
+
 def pretrained_digest(policy: Policy) -> Digest | None:
     """Of the public weights that the policy names, to pin as recipe.pretrained_digest. Raises E-PRETRAINED codes."""
     from training.pretrained import find_pretrained

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
-from pipeline.approve import rejection
 from pipeline.assemble import assemble, read_trace, stream_digest
 from pipeline.bundle import (
     RELEASE_STATEMENT,
@@ -32,14 +31,17 @@ from pipeline.bundle import (
 )
 from pipeline.claims import Evidence, release_predicate
 from pipeline.evidence import MODEL_FILE, RELEASE_TYPE, RunDigests, read_evidence, use_subject, witnesses_of
+from pipeline.gate_claims import release_breakers
 from pipeline.journal_claims import journal_checkpoint, release_state
+from pipeline.revoke import revoked_fault
 from pipeline.stage import CODE_VERSION, Manifest, StageContext, load_manifest
+from pipeline.standing import referral_lost, rejection
 from pipeline.training_budget import budget_scopes, refuse_lost_charges
 from pipeline.verify import Verification, verify_bundle, verify_evidence
 from privacy.calibration import describes
 from privacy.canonical import Digest, Json, digest_bytes, digest_of
 from privacy.errors import GateClosed, IntegrityError, PrivetError
-from privacy.gates import approval_of
+from privacy.gates import GateName, approval_of
 from privacy.journal_audit import verify_journal
 from privacy.rounding import shown_up
 from privacy.signing import make_statement, open_envelope, seal_envelope
@@ -99,7 +101,7 @@ def release(ctx: StageContext, assemble_digest: Digest) -> ReleaseResult:
             _write(case, temporary, statement, now)
             if late := _rejections(case):  # while the bundle was written
                 _refuse(case, late)
-            ctx.home.journal.append("release", _release_facts(case, statement))
+            _journal(case, evidence, statement, now)
             install(temporary, folder / "bundle", before)
         except BaseException:
             remove_folder(temporary)  # it holds the plain model
@@ -156,10 +158,13 @@ def _use_subject(ctx: StageContext, manifest: Manifest) -> Digest:
 
 def _add_approvals(ctx: StageContext, files: dict[str, bytes], digest: Digest) -> list[Verdict]:
     """Put the kept envelopes of this digest among the files; one that no longer verifies is a reason to refuse."""
+    delegations = ctx.home.approvals.delegation_envelopes()
     try:
         for envelope in ctx.home.approvals.envelopes(digest):
             approval = approval_of(open_envelope(envelope, ctx.home.trust))
             files[approval_path(approval.gate, envelope)] = envelope
+            if approval.delegation is not None and (lent := delegations.get(approval.delegation)) is not None:
+                files[approval_path("delegation", lent)] = lent
     except PrivetError as error:
         return [Verdict("approvals", "failed", f"{error.code}: {error.cause}")]
     return []
@@ -173,6 +178,7 @@ def _local(case: _Case, evidence: Evidence | None) -> list[Verdict]:
         ("trust root", partial(_same_trust, case)),
         ("whole journal", partial(_whole_journal, case)),
         ("witnesses", partial(_witnessed, case, evidence)),
+        ("revocation", partial(_not_revoked, case)),
     ]
     found = []
     for name, check in checks:
@@ -184,12 +190,21 @@ def _local(case: _Case, evidence: Evidence | None) -> list[Verdict]:
 
 
 def _rejections(case: _Case) -> list[Verdict]:
-    """From the journal: deleting an envelope from the approval book takes no rejection back."""
+    """From the journal: deleting an envelope from the approval book takes no rejection and no referral back."""
     home, use = case.ctx.home, _use_subject(case.ctx, case.manifest)
+    asked: tuple[tuple[GateName, Digest], ...] = (("use", use), ("release", case.root))
     try:
-        return [v for v in (rejection(home, "use", use), rejection(home, "release", case.root)) if v is not None]
+        held = [look(home, gate, digest) for gate, digest in asked for look in (rejection, referral_lost)]
+        return [verdict for verdict in held if verdict is not None]
     except PrivetError as error:
         return [Verdict("rejections", "not_evaluated", f"{error.code}: {error.cause}")]
+
+
+def _not_revoked(case: _Case) -> Verdict:
+    model = case.view.files.get(MODEL_FILE)
+    if (fault := revoked_fault(case.ctx.home, case.root, None if model is None else model.sha256)) is not None:
+        return Verdict("revocation", "failed", f"E-REVOKE-003: {fault}")
+    return Verdict("revocation", "passed", "neither this release nor this model was taken back")
 
 
 def _ledger(case: _Case) -> Verdict:
@@ -303,8 +318,14 @@ def _one_at_a_time(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _release_facts(case: _Case, statement: bytes) -> dict[str, Json]:
-    return {**_about(case), "statement": digest_bytes(statement)}
+def _journal(case: _Case, evidence: Evidence, statement: bytes, now: datetime) -> None:
+    """A broken glass is told before the release that it opened, and in one append with it."""
+    told: dict[str, Json] = {**_about(case), "statement": digest_bytes(statement)}
+    items: list[tuple[str, dict[str, Json]]] = [("release", told)]
+    if people := list[Json](release_breakers(evidence, now)):
+        loud: dict[str, Json] = {"people": people, "requested_by": case.ctx.requested_by, "policy_name": case.ctx.policy.name}
+        items.insert(0, ("break_glass", {"run": case.ctx.run_id, "evidence_root": case.root, **loud}))
+    case.ctx.home.journal.append_many(items)
 
 
 def _about(case: _Case) -> dict[str, Json]:

@@ -1,122 +1,145 @@
-"""The drawings of the report, as SVG bytes. matplotlib is loaded on the first call only, without any display.
+"""The drawings of the report: bars, steps over time, a curve, as SVG written by hand.
 
-Guarantee: the same numbers give the same bytes (no date, a fixed salt); labels are never read as markup.
+Guarantee: the same numbers give the same bytes; every label is escaped; text stays text, in fonts that hold Latin and Chinese
+letters where the reader's machine has them. No library draws, so both languages cost milliseconds.
 """
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from functools import partial
 
 from pipeline.report_page import Plot
+from pipeline.report_svg import BLUE, GREEN, Bar, bars_svg, roc_svg, steps_svg
+from pipeline.report_words import Language, Words, datum, joined, say
 from privacy.rounding import shown_down, shown_up
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-_INK, _MUTED, _GREEN, _RED, _BLUE, _PALE = "#1b2430", "#5c6773", "#2f8f63", "#b23b3b", "#3b78ad", "#dfe5ea"
-_MOST_BARS = 16
-STYLE = {
-    "svg.hashsalt": "privet",
-    "svg.fonttype": "none",  # text stays text: sharp at every size, and found by a search
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 10,
-    "axes.edgecolor": _MUTED,
-    "axes.labelcolor": _MUTED,
-    "text.color": _INK,
-    "xtick.color": _MUTED,
-    "ytick.color": _INK,
-    "text.parse_math": False,
-}
-Bar = tuple[str, float]
+MOST_BARS = 16
+Moment = tuple[datetime, float, float]  # from then on: epsilon spent, and the cap
+Named = tuple[Words, float]
+Curve = tuple[Words, Sequence[tuple[float, float]]]
 
 
-def budget_plot(spent: float, this_model: float, cap: float, unit: str) -> Plot:
-    """Budget spent on the dataset against its cap; epsilon, per privacy unit."""
-    bars = [("this model", float(shown_up(this_model))), ("all runs on the dataset", float(shown_up(spent)))]
-    caption = f"Privacy budget per {unit}: epsilon {shown_up(spent)} of the cap {shown_up(cap)} is spent."
-    return _horizontal(caption, bars, "epsilon", line=(cap, f"cap {shown_up(cap)}"), colour=_GREEN)
+def budget_plot(points: Sequence[Moment], now: datetime, unit: str) -> Plot:
+    """Epsilon spent on the dataset over time, in steps, under its cap. points: oldest first, at least one."""
+    _, spent, cap = points[-1]
+    caption = say(
+        "Privacy budget per {unit} over time: epsilon {spent} of the cap {cap} is spent.",
+        unit=unit,
+        spent=shown_up(spent),
+        cap=shown_up(cap),
+    )
+    told = joined((datum(f"{_day(at)}: {shown_up(e)} / {shown_up(c)}") for at, e, c in points[-60:]), "; ", "；")
+    text = say("Time: epsilon spent / cap. {points}", points=told)
+
+    def draw(language: Language) -> str:
+        cap_label = say("cap {cap}", cap=shown_up(cap)).of(language)
+        return steps_svg(points, now, say("epsilon spent").of(language), cap_label)
+
+    return Plot("budget", caption, text, draw)
 
 
-def bounds_plot(bounds: Sequence[Bar], claim: float) -> Plot:
+def bounds_plot(bounds: Sequence[Named], claim: float) -> Plot:
     """Epsilon lower bounds of the audit against the claim; a bar past the line would refute the claim."""
-    bounds = [(name, float(shown_down(value))) for name, value in bounds]
     highest = max((value for _, value in bounds), default=0.0)
-    said = f"highest {shown_down(highest)}, claim {shown_up(claim)}"
-    caption = f"Epsilon lower bounds of the audit against the claim ({said}); a bound is not a proof."
-    return _horizontal(caption, bounds, "epsilon", line=(claim, f"claim {shown_up(claim)}"), colour=_BLUE)
+    caption = say(
+        "Epsilon lower bounds of the audit against the claim: highest {highest}, claim {claim}. A bound is not a proof.",
+        highest=shown_down(highest),
+        claim=shown_up(claim),
+    )
+    bars = [(name, float(shown_down(value))) for name, value in bounds]
+    return _bars("bounds", caption, bars, say("epsilon"), (claim, say("claim {claim}", claim=shown_up(claim))))
 
 
-def counts_plot(counts: Sequence[Bar]) -> Plot:
+def slip_plot(bounds: Sequence[Named]) -> Plot:
+    """Upper bound on the share of planted values that detection misses, by type."""
+    caption = say("What detection may miss: upper bound on the missed share of planted values, by type of personal data.")
+    shown = sorted(bounds, key=lambda bar: (-bar[1], bar[0].en))[: MOST_BARS * 2]
+    return _bars("slip-through", caption, [(n, float(shown_up(v))) for n, v in shown], say("share"), limit=1.0)
+
+
+def counts_plot(counts: Sequence[Named]) -> Plot:
     """Personal data found before training, by type."""
-    ordered = sorted(counts, key=lambda bar: (-bar[1], bar[0]))
-    rest = sum(value for _, value in ordered[_MOST_BARS:])
-    shown = [*ordered[:_MOST_BARS], *([("other types", rest)] if rest else [])]
-    total = sum(value for _, value in counts)
-    return _horizontal(f"Personal data found by type: {total:,.0f} findings in {len(counts)} types.", shown, "findings")
+    ordered = sorted(counts, key=lambda bar: (-bar[1], bar[0].en))
+    rest = sum(value for _, value in ordered[MOST_BARS:])
+    shown = [*ordered[:MOST_BARS], *([(say("other types"), rest)] if rest else [])]
+    total = f"{sum(value for _, value in counts):,.0f}"
+    caption = say("Personal data found by type: {total} findings in {types} types.", total=total, types=len(counts))
+    return _bars("found", caption, shown, say("findings"))
 
 
-def utility_plot(bars: Sequence[Bar]) -> Plot:
-    """Accuracy on held-out units against always answering the most frequent label."""
-    said = ", ".join(f"{name} {value:.3f}" for name, value in bars)
-    drawn = [(name, round(value, 3)) for name, value in bars]
-    return _horizontal(f"Utility on held-out units: {said}.", drawn, "accuracy", limit=1.0, colour=_GREEN)
+def utility_plot(bars: Sequence[Named], without: bool) -> Plot:
+    """Accuracy on held-out units. without: whether one of the bars is of a model without differential privacy."""
+    missing = say("No model without differential privacy was measured in this run: it would learn from the data unprotected.")
+    first = say("Utility on held-out units.")
+    caption = first if without else joined((first, missing), " ", "")
+    return _bars("utility", caption, [(n, round(v, 3)) for n, v in bars], say("accuracy"), limit=1.0, colour=GREEN)
 
 
-def _horizontal(
-    caption: str,
-    bars: Sequence[Bar],
-    axis: str,
-    line: tuple[float, str] | None = None,
+def groups_plot(field: str, bars: Sequence[Named], overall: float | None) -> Plot:
+    """Accuracy by group of one field, with the accuracy over all groups as a line."""
+    caption = say("Accuracy by group of {field}; groups with too few units are withheld.", field=field)
+    line = None if overall is None else (overall, say("all groups {value}", value=f"{overall:.3f}"))
+    drawn = [(n, round(v, 3)) for n, v in bars][: MOST_BARS * 2]
+    return _bars(f"groups-{field}", caption, drawn, say("accuracy"), line, limit=1.0, colour=GREEN, warn=False)
+
+
+def roc_plot(curves: Sequence[Curve]) -> Plot:
+    """Share of members found against the share of false alarms, both logarithmic: low false alarms are what matters."""
+    caption = say(
+        "Membership inference: share of members found against false alarms, both on a logarithmic scale. "
+        "On the diagonal the attack knows nothing."
+    )
+    told = [joined((datum(f"{x:.3g}: {y:.3g}") for x, y in _thinned(points)), "; ", "；") for _, points in curves]
+    text = joined((Words(f"{n.en}: {t.en}", f"{n.zh}：{t.zh}") for (n, _), t in zip(curves, told, strict=True)), " | ", " | ")
+
+    def draw(language: Language) -> str:
+        named = [(name.of(language), points) for name, points in curves]
+        return roc_svg(named, say("false alarms (share of others)").of(language), say("members found (share)").of(language))
+
+    return Plot("roc", caption, text, draw)
+
+
+def _thinned(points: Sequence[tuple[float, float]], most: int = 12) -> Sequence[tuple[float, float]]:
+    step = max(1, len(points) // most)
+    return points[::step]
+
+
+def _bars(
+    key: str,
+    caption: Words,
+    bars: Sequence[Named],
+    axis: Words,
+    line: tuple[float, Words] | None = None,
     limit: float | None = None,
-    colour: str = _BLUE,
+    colour: str = BLUE,
+    warn: bool = True,
 ) -> Plot:
-    import matplotlib
-    from matplotlib.figure import Figure
+    def shown(bar: Named) -> Words:
+        return Words(f"{bar[0].en}: {number(bar[1])}", f"{bar[0].zh}：{number(bar[1])}")
 
-    with matplotlib.rc_context(STYLE):  # type: ignore[arg-type]  # the stubs want literal keys
-        figure = Figure(figsize=(5.6, 0.95 + 0.36 * max(1, len(bars) + (line is not None))), layout="constrained")
-        axes = figure.add_subplot()
-        _draw(axes, bars, line, limit, colour)
-        axes.set_xlabel(axis)
-        return Plot(caption, svg_bytes(figure))
+    draw: Callable[[Language], str] = partial(_drawn, bars, axis, line, limit, colour, warn)
+    return Plot(key, caption, joined((shown(bar) for bar in bars), "; ", "；"), draw)
 
 
-def _draw(axes: Axes, bars: Sequence[Bar], line: tuple[float, str] | None, limit: float | None, colour: str) -> None:
-    names = [name for name, _ in bars]
-    values = [value for _, value in bars]
-    far = limit or max([*values, line[0] if line else 0.0, 1e-9]) * 1.18
-    axes.set_xlim(0, far)
-    over = [colour if line is None or value <= line[0] else _RED for value in values]
-    axes.barh(range(len(bars)), values, color=over, height=0.62, zorder=2)
-    axes.set_yticks(range(len(bars)), names)
-    axes.set_ylim(len(bars) - 0.5, -0.5 if line is None else -1.05)  # first bar on top, room for the line's label
-    for row, value in enumerate(values):
-        text = f"{value:,.0f}" if value >= 1000 or float(value).is_integer() else f"{value:.10g}"
-        axes.annotate(text, (value, row), xytext=(4, 0), textcoords="offset points", va="center", fontsize=9, zorder=3)
-    if line is not None:
-        axes.axvline(line[0], color=_RED, linestyle="--", linewidth=1.2, zorder=1)
-        axes.annotate(
-            line[1],
-            (line[0], -0.62),
-            xytext=(-4, 0),
-            textcoords="offset points",
-            ha="right",
-            va="bottom",
-            color=_RED,
-            fontsize=9,
-        )
-    axes.grid(axis="x", color=_PALE, zorder=0)
-    axes.tick_params(length=0)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
+def _drawn(
+    bars: Sequence[Named],
+    axis: Words,
+    line: tuple[float, Words] | None,
+    limit: float | None,
+    colour: str,
+    warn: bool,
+    language: Language,
+) -> str:
+    named = [Bar(name.of(language), value, number(value)) for name, value in bars]
+    marked = None if line is None else (line[0], line[1].of(language))
+    return bars_svg(named, axis.of(language), marked, limit, colour, warn)
 
 
-def svg_bytes(figure: Figure) -> bytes:
-    """The same figure gives the same bytes; call it within `rc_context(STYLE)`."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+def number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 or float(value).is_integer() else f"{value:.10g}"
+
+
+def _day(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%d %H:%M")

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from pipeline import tasks
 from pipeline.home import DEMO_PEOPLE, Home
 from pipeline.stage import Manifest, load_manifest
+from pipeline.standing import decide
 from privacy.canonical import Digest, Scalar, digest_of
 from privacy.errors import GateClosed, UsageError
-from privacy.gates import Requirement, decide_gate
 from privacy.policy_file import load_policy, policy_digest
 from privacy.verdict import Verdict
 
@@ -103,14 +103,7 @@ def _what_now(request: ApprovalRequest, verdict: Verdict) -> str:
 
 def gate_verdict(home: Home, request: ApprovalRequest) -> Verdict:
     """Whether the gate of this request is open now."""
-    from pipeline.approve import rejection
-
-    rejected = rejection(home, request.gate, request.digest)
-    if rejected is not None:
-        return rejected
-    need = Requirement(request.gate, dict(request.quorum), request.expires_hours, request.requested_by)
-    votes = home.approvals.approvals(request.digest, home.trust)
-    return decide_gate(request.digest, votes, need, home.trust, datetime.now(UTC))
+    return decide(home, request.digest, request.requirement, home.trust, datetime.now(UTC))
 
 
 def _require_demo_identities(home: Home) -> None:

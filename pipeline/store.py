@@ -52,7 +52,7 @@ __all__ = ["MAGIC", "SealedSink", "Store"]
 _UNLOCKED_SECONDS = 600  # a temporary file without its writer's lock for so long has no writer
 _READ_BUFFER = 1 << 16  # for footers; what is larger is read past it, straight into the caller's buffer
 _DOOMED = "doomed-"
-_POINTERS = ("checkpoints", "secrets", "prefixes")  # folders of the home whose .json files each name one object
+_POINTERS = ("checkpoints", "secrets", "prefixes", "coins")  # folders of the home whose .json files each name one object
 
 
 class SealedSink(io.RawIOBase):

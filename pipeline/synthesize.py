@@ -3,8 +3,10 @@
 Guarantee: only a bundle that verifies is used, so a model that no gate let out writes nothing. Every text goes through the
 output redactor of its policy; one that can't be shown to be clean is withheld, counted and never shown. What is written has the
 model's own privacy claim (it is post-processing) and no better: the file says that its texts are made up.
-Not covered: truth, and personal data of kinds that no recognizer knows. That nobody's words were repeated is bounded by the
-claim and measured by the audits of memorisation, not shown by redaction.
+A text that repeats a rare span of people's records, or a planted secret, is withheld, too, when the home that trained the
+model is at hand (`pipeline.repeat_guard`).
+Not covered: truth, and personal data of kinds that no recognizer knows. Without that home, that nobody's words were repeated is
+bounded by the claim and measured by the audit of memorisation, not shown for these texts.
 """
 
 from __future__ import annotations
@@ -19,11 +21,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.repeat_guard import guard_of, guard_without_home
 from privacy.canonical import parse_json
 from privacy.errors import DataError, GateClosed, IntegrityError, UsageError
 from privacy.policy import Policy
 
 if TYPE_CHECKING:
+    from pipeline.home import Home
     from privacy.redact import OutputRedactor
     from privacy.signing import TrustRoot
     from training.config import TrainingConfig
@@ -34,11 +38,16 @@ _AT_ONCE = 32  # texts
 
 @dataclass(frozen=True, slots=True)
 class Synthesis:
-    """texts: written. withheld: empty, or not shown to be clean. removed: what redaction took out, by type."""
+    """texts: written. withheld: empty, not shown to be clean, or repeating. removed: what redaction took out, by type.
+
+    repeating: of those withheld. compared: whether people's records were looked at for that.
+    """
 
     texts: int
     withheld: int
     removed: Mapping[str, int]
+    repeating: int = 0
+    compared: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +59,28 @@ class Style:
     seed: int | None = None
 
 
-def synthesize(bundle: Path, out: Path, per_label: int, trust: TrustRoot | None, style: Style, now: datetime) -> Synthesis:
+def synthesize(
+    bundle: Path, out: Path, per_label: int, trust: TrustRoot | None, style: Style, now: datetime, home: Home | None = None
+) -> Synthesis:
     """Write `per_label` texts of each label as JSON lines to the new file `out`, 0600: label, text, synthetic (true).
 
-    trust: a trust root obtained elsewhere; None believes the bundle's own. Raises GateClosed E-SYNTH-001 (the bundle does not
-    verify), UsageError E-SYNTH-002 (no language model), 003 (the file is there), IntegrityError E-SYNTH-004 (another model).
+    trust: a trust root obtained elsewhere; None believes the bundle's own. home: the one that trained the model; with it, texts
+    are compared with people's records. Raises GateClosed E-SYNTH-001 (the bundle does not verify), UsageError E-SYNTH-002 (no
+    language model), 003 (the file is there), 005 (another home), IntegrityError E-SYNTH-004 (another model).
     """
     policy, weights = _released(bundle, trust, now)
     model, config = _model(policy, weights)
-    redactor, removed, withheld, lines = _redactor(policy), Counter[str](), 0, []
+    guard = guard_without_home(policy) if home is None else guard_of(home, policy, bundle)
+    redactor, removed, withheld, repeating, lines = _redactor(policy), Counter[str](), 0, 0, []
     for label, text in _written(model, config, per_label, style):
+        if guard.repeats(text):
+            withheld, repeating = withheld + 1, repeating + 1
+            continue
         try:
             redacted = redactor.redact(text)
-        except DataError:
+        except DataError as error:
+            if error.code != "E-REDACT-001":  # a redactor that hangs says no more about any text
+                raise
             redacted = None
         if redacted is None or not redacted.text.strip():
             withheld += 1
@@ -70,7 +88,7 @@ def synthesize(bundle: Path, out: Path, per_label: int, trust: TrustRoot | None,
         removed.update(redacted.counts)
         lines.append(json.dumps({"label": label, "text": redacted.text, "synthetic": True}, ensure_ascii=False) + "\n")
     _write_new(out, lines)
-    return Synthesis(len(lines), withheld, dict(removed))
+    return Synthesis(len(lines), withheld, dict(removed), repeating, guard.compared)
 
 
 def _released(bundle: Path, trust: TrustRoot | None, now: datetime) -> tuple[Policy, bytes]:
@@ -121,10 +139,9 @@ def _written(model: CausalLm, config: TrainingConfig, per_label: int, style: Sty
 
 
 def _redactor(policy: Policy) -> OutputRedactor:
-    from pipeline.treatment import output_detector, own_spans_of
-    from privacy.redact import OutputRedactor
+    from pipeline.output_redactor import output_redactor
 
-    return OutputRedactor(output_detector(policy), (), own_spans_of(policy))
+    return output_redactor(policy)
 
 
 def _write_new(out: Path, lines: list[str]) -> None:

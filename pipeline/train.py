@@ -7,22 +7,21 @@ that are named as unprotected. Loss curves, gradient norms and batch sizes are n
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from pipeline.attempts import Attempt, current_attempt, next_attempt, noise_schedule
+from pipeline.audit_trail import pack_trail
+from pipeline.coins import CoinSource, envelope_of, retire
 from pipeline.stage import ArtifactRef, Manifest, StageContext, StageOutput, StageResult, load_manifest, run_stage
+from pipeline.standing import decide, requirement_of
 from pipeline.training_watch import UnitErased, Watch, WatchedLease, journal_end, journal_start
 from privacy.accounting import MECHANISM, NEIGHBOURING_RELATION, MechanismTrace, recompute_epsilon
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_of
 from privacy.errors import BudgetExceeded, DataError, GateClosed, IntegrityError, PrivetError
-from privacy.gates import Requirement, decide_gate
 from privacy.noise import NOISE_SOURCE, SAMPLER
 
 if TYPE_CHECKING:
@@ -46,10 +45,10 @@ class TrainingData:
 
 
 def train(ctx: StageContext, protect_digest: Digest, use_approval_subject: Digest) -> StageResult:
-    """Outputs: model (sealed), model_config, trace, audit_trace (sealed), metrics.
+    """Outputs: model (sealed), model_config, trace, audit_trace (sealed), metrics, coins (who vouches for the canaries' coins).
 
-    Raises GateClosed E-TRAIN-001, 002 or E-GATE-012 (approval), BudgetExceeded, E-TRAIN codes; a killed run continues when
-    run again.
+    Raises GateClosed E-TRAIN-001, 002 or E-GATE-012 (approval), E-AUDIT-010 (no coins), BudgetExceeded, E-TRAIN codes; a killed
+    run continues when run again.
     """
     from pipeline.approve import refuse_rejected
     from pipeline.training_budget import SealedCheckpoints, only_trainer
@@ -68,6 +67,7 @@ def train(ctx: StageContext, protect_digest: Digest, use_approval_subject: Diges
                 watched.clear()
         journal_end(ctx, key, result.digest, watched[0] if watched else None)
         checkpoints.clear()  # only now: before the result is committed, it is what a retry continues from
+        retire(ctx.home, result.manifest.facts.get("canary_commitment"))
     return result
 
 
@@ -121,6 +121,7 @@ def _train(
     ctx: StageContext, inputs: Mapping[str, Digest], key: str, checkpoints: SealedCheckpoints, watched: list[Watch]
 ) -> StageOutput:
     from pipeline.launch import crew_of
+    from pipeline.planted_secrets import with_secrets
     from pipeline.tracking import followed
     from training.config import TrainingConfig
     from training.trainer import Lease, Unmetered, train_model
@@ -134,26 +135,38 @@ def _train(
     if len(data.training) == 0:
         raise DataError("E-TRAIN-003", "no privacy unit is left to train on", "Check the source, or lower audit.holdout_share")
     private = policy.recipe.mechanism == "dp_sgd"
-    attempt = _attempt(ctx, inputs["protect"], key, checkpoints, len(data.training), private)
+    training = with_secrets(ctx, key, data.training)  # the watch knows real units only
+    attempt = _attempt(ctx, inputs["protect"], key, checkpoints, len(training), private)
     config = TrainingConfig.from_policy(policy, attempt.noise_multiplier)
     opened: list[LedgerLease] = []
+    coins = CoinSource(ctx, attempt.key, private and _is_unspent(ctx, attempt.key), checkpoints.load() is not None)
 
     def open_lease() -> Lease:
+        if private:
+            _refuse_settled(ctx, attempt.key, checkpoints)
+        coins.secure()
         if not private:
             return WatchedLease(Unmetered(config.steps), watch)
-        _refuse_settled(ctx, attempt.key, checkpoints)
         opened.append(_reserve(ctx, attempt, inputs["protect"]))
         return WatchedLease(opened[0], watch)
 
     _use_cores()
-    announce = partial(_announce, ctx, attempt.key)
     try:
         with (
             followed(ctx, config, lambda: sum(lease.taken for lease in opened)) as follower,
             crew_of(policy.recipe.processes if private else 1) as crew,
         ):
             outcome = train_model(
-                config, data.training, open_lease, checkpoints, announce, follower.progress, _device(), crew, follower.observe
+                config,
+                training,
+                open_lease,
+                checkpoints,
+                coins.announce,
+                follower.progress,
+                _device(),
+                crew,
+                follower.observe,
+                coins.toss,
             )
     except GateClosed:
         for lease in opened:  # it can never finish: what was not leased goes back
@@ -217,6 +230,12 @@ def _reserve(ctx: StageContext, attempt: Attempt, protect_digest: Digest) -> Led
     return lease
 
 
+def _is_unspent(ctx: StageContext, key: str) -> bool:
+    """Whether no step was ever leased under this key."""
+    spend = ctx.home.ledger.spend(key)
+    return spend is None or spend.leased == 0
+
+
 def _refuse_settled(ctx: StageContext, key: str, checkpoints: SealedCheckpoints) -> None:
     """What this approval allowed was done and charged; without its result or checkpoint there is nothing to go on from."""
     spend = ctx.home.ledger.spend(key)
@@ -236,9 +255,8 @@ def _require_approval(ctx: StageContext, protect_digest: Digest, subject: Digest
             "the approval asked for does not name this dataset, a passed validation of it, this policy and this budget",
             "Ask for a new use approval of this run",
         )
-    use, trust = ctx.policy.approvals.use, ctx.home.journalled_trust()
-    requirement = Requirement("use", use.quorum, use.expires_hours, ctx.requested_by)
-    verdict = decide_gate(subject, ctx.home.approvals.approvals(subject, trust), requirement, trust, ctx.clock())
+    requirement = requirement_of(ctx.policy, "use", ctx.requested_by)
+    verdict = decide(ctx.home, subject, requirement, ctx.home.journalled_trust(), ctx.clock())
     if verdict.blocks:
         raise GateClosed(
             "E-TRAIN-001", f"the use gate is closed: {verdict.reason}", "See privet approvals list for who has to sign what"
@@ -263,10 +281,6 @@ def _use_subjects(ctx: StageContext, protect_digest: Digest) -> list[Digest]:
     return found
 
 
-def _announce(ctx: StageContext, key: str, commitment: Digest) -> None:
-    ctx.home.journal.append("canary_commitment", {"run": ctx.run_id, "ledger_key": key, "commitment": commitment})
-
-
 def _output(ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome, data: TrainingData, key: str) -> StageOutput:
     from safetensors.torch import save
 
@@ -279,8 +293,9 @@ def _output(ctx: StageContext, config: TrainingConfig, outcome: TrainingOutcome,
         "model": _sealed(ctx, "model", save(outcome.weights), key),
         "model_config": _plain(ctx, "model_config", recipe.describe(config)),
         "trace": _plain(ctx, "trace", trace.to_json()),
-        "audit_trace": _sealed(ctx, "audit_trace", _audit_trace(outcome), key),
+        "audit_trace": _sealed(ctx, "audit_trace", pack_trail(outcome), key),
         "metrics": _plain(ctx, "metrics", _metrics(trace, found)),
+        "coins": _evidence(ctx, "coins", envelope_of(ctx.home, outcome.coins.commitment)),
     }
     facts: dict[str, Scalar] = {
         "mechanism": trace.mechanism,
@@ -342,21 +357,6 @@ def _metrics(trace: MechanismTrace, found: Utility | None) -> dict[str, Json]:
     }
 
 
-def _audit_trace(outcome: TrainingOutcome) -> bytes:
-    """npz without pickles; secret: coins and the membership of real units."""
-    buffer = io.BytesIO()
-    np.savez_compressed(
-        buffer,
-        gradients=outcome.gradients,
-        members=np.packbits(outcome.members, axis=1),
-        slots=np.array([outcome.members.shape[1]], dtype=np.int64),
-        coins=outcome.coins.coins.astype(np.uint8),
-        salt=np.frombuffer(outcome.coins.salt, dtype=np.uint8),
-        non_finite_units=np.array([outcome.non_finite_units], dtype=np.int64),
-    )
-    return buffer.getvalue()
-
-
 def _sealed(ctx: StageContext, name: str, data: bytes, key: str) -> ArtifactRef:
     """key: of the training's reservation, which stands for the data, the policy and the approval it was made under."""
     place = {"dataset": ctx.policy.dataset, "path": f"{name}/{ctx.run_id}", "data_class": name, "version": key}
@@ -364,9 +364,11 @@ def _sealed(ctx: StageContext, name: str, data: bytes, key: str) -> ArtifactRef:
 
 
 def _plain(ctx: StageContext, name: str, value: Mapping[str, Json]) -> ArtifactRef:
-    return ctx.home.store.put_plain(
-        canonical_json(value), dataset=ctx.policy.dataset, path=f"train/{name}.json", data_class="evidence"
-    )
+    return _evidence(ctx, name, canonical_json(value))
+
+
+def _evidence(ctx: StageContext, name: str, data: bytes) -> ArtifactRef:
+    return ctx.home.store.put_plain(data, dataset=ctx.policy.dataset, path=f"train/{name}.json", data_class="evidence")
 
 
 def _records(table: object) -> list[Record]:

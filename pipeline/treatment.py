@@ -85,10 +85,10 @@ def checking_detector(policy: Policy) -> Detector:
     return detector if own is None else GuardedDetector(detector, own)
 
 
-def output_detector(policy: Policy) -> Detector:
-    """For what leaves: every pattern at any score, and the policy's own; nothing is allowed."""
+def output_detector(policy: Policy, engine: str | None = None) -> Detector:
+    """For what leaves: every pattern at any score, and the policy's own; nothing is allowed. engine: see `structural`."""
     patterns = DetectionRules(patterns=detection_rules(policy, {}).patterns)
-    return build_pattern_detector(0.0, patterns if patterns.patterns else None)
+    return build_pattern_detector(0.0, patterns if patterns.patterns else None, engine)
 
 
 def own_spans_of(policy: Policy) -> Spans | None:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from pipeline import gate_claims
 from pipeline.bundle import BundleView, read_bundle, require_folder
 from pipeline.claims import (
-    MECHANISM,
     Evidence,
     check_canonical,
     check_epsilon,
@@ -30,22 +30,20 @@ from pipeline.claims import (
     open_approvals,
     open_evidence,
 )
-from pipeline.evidence import is_pipeline, moment, required_verdicts
-from pipeline.journal_claims import check_journal, has_rejection, journal_entries, stage_entry, witnessed
-from privacy.accounting import recompute_epsilon
-from privacy.canonical import Digest, Json, parse_json
-from privacy.entries import Entry
+from pipeline.evidence import moment, required_verdicts
+from pipeline.journal_claims import check_journal, witnessed
+from pipeline.paper_claims import check_papers
+from privacy.canonical import Json, parse_json
 from privacy.errors import PrivetError, UsageError
-from privacy.gates import Approval, GateName, decide_gate
-from privacy.rounding import EXACT, shown_down, shown_up
+from privacy.revocation import read_revocations
 from privacy.signing import TrustRoot
 from privacy.verdict import Outcome, Verdict
 
 Kind = Literal["integrity", "gate", "note"]
 _T = TypeVar("_T")
-_CLOCK_SKEW = timedelta(minutes=5)
 _MAX_SHOWN = 600
 _MAX_TRUST_BYTES = 1_048_576
+_MAX_LIST_BYTES = 32 * 1_048_576
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +69,7 @@ class Row:
 
 
 _SIGNERS = "who the signers are"
+_REVOKED = "not revoked"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,31 +100,48 @@ class Verification:
         return {"exit_code": self.exit_code, "conclusion": self.conclusion, "rows": [row.to_json() for row in self.rows]}
 
 
-def verify_bundle(path: Path, trust: TrustRoot | None = None, now: datetime | None = None) -> Verification:
+def verify_bundle(
+    path: Path, trust: TrustRoot | None = None, now: datetime | None = None, revocations: bytes | None = None
+) -> Verification:
     """Verify a bundle folder. trust: a trust root obtained from elsewhere; None: the bundle's own, and a row says so.
 
+    revocations: a signed list of what was taken back; None: nothing is known of it, and a row says so.
     Raises UsageError E-BUNDLE-001 when there is no folder; everything else becomes a row.
     """
     require_folder(path)
     rows = _Rows()
     view = rows.run("files", lambda: read_bundle(path), lambda v: f"{len(v.files)} files, all of a known name")
     if view is not None:
-        _verify(rows, view, trust, now or datetime.now(UTC))
+        _verify(rows, view, trust, now or datetime.now(UTC), revocations)
+    return Verification(tuple(rows.found))
+
+
+def verify_view(view: BundleView, trust: TrustRoot | None, now: datetime, revocations: bytes | None = None) -> Verification:
+    """The same of a bundle that was read already."""
+    rows = _Rows()
+    _verify(rows, view, trust, now, revocations)
     return Verification(tuple(rows.found))
 
 
 def read_trust(path: Path) -> TrustRoot:
     """A trust root from a file. Raises UsageError E-VERIFY-001 (not a readable file), IntegrityError E-TRUST or E-CANON."""
+    return TrustRoot.from_json(parse_json(read_given(path, "trust root", _MAX_TRUST_BYTES)))
+
+
+def read_given(path: Path, what: str, most: int = _MAX_LIST_BYTES) -> bytes:
+    """The bytes of a file beside the bundle. Raises UsageError E-VERIFY-001 unless it is a plain file of at most that size."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would wait for its writer
         with os.fdopen(handle, "rb") as file:
             fault = None if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else "not a plain file"
-            data = b"" if fault else file.read(_MAX_TRUST_BYTES)
+            data = b"" if fault else file.read(most + 1)
+            if len(data) > most:
+                fault = "too large"
     except (OSError, ValueError) as error:
         fault = getattr(error, "strerror", None) or "not a path"
     if fault is not None:
-        raise UsageError("E-VERIFY-001", f"the trust root can't be read ({fault})", "Give the path of a trust.json")
-    return TrustRoot.from_json(parse_json(data))
+        raise UsageError("E-VERIFY-001", f"the {what} can't be read ({fault})", "Give the path of the file that you obtained")
+    return data
 
 
 def verify_evidence(view: BundleView, trust: TrustRoot, now: datetime) -> tuple[Verification, Evidence | None]:
@@ -177,7 +193,7 @@ def _readable(text: str) -> str:
     return shown if len(text) <= _MAX_SHOWN else shown + "…"
 
 
-def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetime) -> None:
+def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetime, revocations: bytes | None) -> None:
     evidence = _open_all(rows, view, given, released=True)
     if evidence is None:
         rows.add("all other claims", "not looked at: the bytes are not intact", "not_evaluated", "integrity", "E-CLAIM-014")
@@ -189,8 +205,14 @@ def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetim
         return
     released_at = moment(release.released_at)
     _gates(rows, evidence, released_at)
-    rows.gate("released in the past", lambda: _in_the_past(released_at, now))
+    rows.gate("released in the past", lambda: gate_claims.in_the_past(released_at, now))
     rows.gate("witnesses of the journal", lambda: witnessed(evidence, release.checkpoint))
+    if revocations is None:
+        rows.add(_REVOKED, "not checked: pass --revocations with the newest list of who released it", "not_evaluated", "note")
+    else:
+        rows.gate(_REVOKED, lambda: gate_claims.not_revoked(evidence, read_revocations(revocations, evidence.trust), now))
+    if (opened := gate_claims.broke_glass(evidence, released_at)) is not None:
+        rows.add("released under break-glass", opened, "not_evaluated", "note")
     anchor = f"anchor of the journal: {release.checkpoint.size}:{release.checkpoint.root_digest}"
     rows.add("checkpoint of the journal", f"{anchor}, which no later state may contradict", "passed", "note")
     _notes(rows, evidence, given)
@@ -218,6 +240,7 @@ def _integrity(rows: _Rows, evidence: Evidence) -> None:
     rows.run("stage results chain", lambda: check_manifests(evidence))
     rows.run("epsilon recomputed", lambda: check_epsilon(evidence))
     rows.run("trace follows the policy", lambda: check_trace_follows_policy(evidence))
+    rows.run("papers repeat the evidence", lambda: check_papers(evidence))
     rows.run("journal", lambda: check_journal(evidence))
     for gate in ("use", "release"):
         rows.run(
@@ -225,127 +248,37 @@ def _integrity(rows: _Rows, evidence: Evidence) -> None:
             lambda gate=gate: open_approvals(evidence.view, evidence.trust, gate),  # type: ignore[misc]
             lambda found: f"{len(found)} signed decision{'s' if len(found) != 1 else ''}",
         )
+    if any("delegation" in path for path in evidence.view.approvals):
+        rows.run("delegations of roles", lambda: gate_claims.lent_roles(evidence))
 
 
 def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
-    rows.gate("mechanism", lambda: _mechanism(evidence))
-    rows.gate("epsilon within the budget", lambda: _within_budget(evidence))
-    recorded: list[Verdict] = [_validation(evidence)]
+    rows.gate("mechanism", lambda: gate_claims.mechanism(evidence))
+    rows.gate("epsilon by a second accountant", lambda: gate_claims.second_accountant(evidence))
+    rows.gate("epsilon within the budget", lambda: gate_claims.within_budget(evidence))
+    rows.gate("validation", lambda: gate_claims.validation(evidence))
+    _recorded(rows, evidence)
+    rows.gate("lower bounds against the claim", lambda: gate_claims.bounds_refute(evidence))
+    rows.gate("canary coins committed before training", lambda: gate_claims.coins_committed(evidence))
+    rows.gate("use gate", lambda: gate_claims.use_gate(evidence))
+    rows.gate("release gate", lambda: gate_claims.release_gate(evidence, as_of))
+    rows.gate("separation of duties", lambda: gate_claims.duties(evidence))
+    rows.gate("approvals in force", lambda: gate_claims.in_force(evidence, as_of))
+
+
+def _recorded(rows: _Rows, evidence: Evidence) -> None:
+    """The verdicts of the audit, each a row, and one for each that the policy asks for and nobody gave."""
     try:
-        recorded += evidence.verdicts()
+        recorded = evidence.verdicts()
     except PrivetError as error:
         rows.add("verdicts", error.cause, "not_evaluated", "gate", error.code)
-    names = [v.check for v in recorded]
+        recorded = ()
+    names = {"validation", *(verdict.check for verdict in recorded)}
     for name in required_verdicts(evidence.view.json("policy.json")):
         if name not in names:
             rows.add(name, "no verdict was recorded", "not_evaluated", "gate", "E-CLAIM-015")
     for verdict in recorded:
-        rows.gate(verdict.check, lambda verdict=verdict: _coded(verdict))  # type: ignore[misc]
-    rows.gate("lower bounds against the claim", lambda: _bounds_refute(evidence))
-    rows.gate("canary coins committed before training", lambda: _committed(evidence))
-    rows.gate("use gate", lambda: _use_gate(evidence))
-    rows.gate("release gate", lambda: _decide(evidence, "release", evidence.root, as_of))
-
-
-def _coded(verdict: Verdict) -> Verdict:
-    if not verdict.blocks or verdict.reason.startswith("E-"):
-        return verdict
-    return Verdict(verdict.check, verdict.outcome, f"E-CLAIM-015: {verdict.reason}", verdict.evidence)
-
-
-def _mechanism(evidence: Evidence) -> Verdict:
-    if evidence.terms.mechanism != "dp_sgd" or evidence.trace().mechanism != MECHANISM:
-        return Verdict("mechanism", "failed", "E-CLAIM-016: the model was not trained with a differentially private mechanism")
-    return Verdict("mechanism", "passed", f"DP-SGD ({MECHANISM}, {evidence.trace().neighbouring_relation})")
-
-
-def _within_budget(evidence: Evidence) -> Verdict:
-    epsilon, budget = recompute_epsilon(evidence.trace()), evidence.terms.epsilon
-    if not epsilon <= budget:
-        return Verdict("epsilon", "failed", f"E-CLAIM-017: epsilon {shown_up(epsilon, EXACT)} is over the policy's {budget}")
-    return Verdict("epsilon", "passed", f"{shown_up(epsilon)} of {shown_up(budget)} that the policy allows")
-
-
-def _bounds_refute(evidence: Evidence) -> Verdict:
-    """The published bounds are read again: a verdict can't say passed over a bound that refutes the claim."""
-    name, value = "bounds", evidence.view.json("audit/bounds.json")
-    listed = value.get("bounds") if isinstance(value, dict) else None
-    level = value.get("gate_level") if isinstance(value, dict) else None
-    gate = [b for b in listed or [] if isinstance(b, dict) and b.get("level") == level] if isinstance(listed, list) else []
-    highest = [float(b["epsilon_lower_bound"]) for b in gate if type(b.get("epsilon_lower_bound")) in (int, float)]
-    if not highest or len(highest) != len(gate):
-        return Verdict(name, "not_evaluated", "E-CLAIM-018: no epsilon lower bound at the level of the gate was published")
-    claim = evidence.trace().epsilon
-    bound = shown_down(max(highest), EXACT)
-    if not max(highest) <= claim:
-        said = f"E-CLAIM-018: the epsilon lower bound {bound} refutes the claim {shown_up(claim, EXACT)}"
-        return Verdict(name, "failed", said)
-    said = f"epsilon {shown_up(claim)} is not refuted at confidence {level} (lower bound {shown_down(max(highest))})"
-    return Verdict(name, "passed", said)
-
-
-def _committed(evidence: Evidence) -> Verdict:
-    """Coins drawn after the training could be drawn to look well."""
-    name, facts = "canaries", evidence.manifests["train"].get("facts")
-    commitment = facts.get("canary_commitment") if isinstance(facts, dict) else None
-    if not isinstance(commitment, str):
-        return Verdict(name, "not_evaluated", "E-CLAIM-019: the training names no commitment to its canary coins")
-    entries = journal_entries(evidence)
-    if any(
-        e.kind == "canary_commitment" and e.facts.get("commitment") == commitment
-        for e in entries[: _trained(evidence, entries)]
-    ):
-        return Verdict(name, "passed", "the journal has the commitment before the training result")
-    return Verdict(name, "failed", "E-CLAIM-019: the journal has no commitment to the canary coins before the training")
-
-
-def _trained(evidence: Evidence, entries: Sequence[Entry]) -> int:
-    """How many entries of the segment come before the training result; 0 when it is not there."""
-    own = evidence.block.manifests["train"]
-    found = stage_entry(entries, own)
-    return 0 if found is None else found.seq - entries[0].seq
-
-
-def _validation(evidence: Evidence) -> Verdict:
-    facts = evidence.manifests["validate"].get("facts")
-    said = facts.get("verdict") if isinstance(facts, dict) else None
-    if said == "passed":
-        return Verdict("validation", "passed", "every expectation was evaluated and held")
-    if said == "failed":
-        return Verdict("validation", "failed", "an expectation did not hold")
-    return Verdict("validation", "not_evaluated", "the validation left no verdict")
-
-
-def _use_gate(evidence: Evidence) -> Verdict:
-    """Use is judged as of the training, and counts only approvals that the journal has before it."""
-    entries = journal_entries(evidence)
-    if has_rejection(entries, "use", evidence.use_subject):
-        return Verdict("use", "failed", "E-GATE-012: the journal has a rejection of exactly this use")
-    in_time = {e.facts.get("envelope") for e in entries[: _trained(evidence, entries)] if e.kind == "approval"}
-    return _decide(evidence, "use", evidence.use_subject, moment(str(evidence.manifests["train"].get("created_at"))), in_time)
-
-
-def _decide(evidence: Evidence, gate: GateName, subject: Digest, as_of: datetime, in_time: set[Json] | None = None) -> Verdict:
-    counted: list[Approval] = []
-    late = 0
-    for path, approval in open_approvals(evidence.view, evidence.trust, gate):
-        person = evidence.trust.by_key(approval.signer_key)
-        if person is None or is_pipeline(person):
-            return Verdict(gate, "failed", "E-GATE-022: the pipeline's key signed an approval; only a person can")
-        if in_time is None or approval.decision == "reject" or evidence.view.files[path].sha256 in in_time:
-            counted.append(approval)
-        else:
-            late += 1
-    if late and not counted:
-        return Verdict(gate, "failed", "E-GATE-025: the journal has no approval of this use before the training")
-    requirement = evidence.terms.requirement(gate, evidence.block.requested_by)
-    return decide_gate(subject, counted, requirement, evidence.trust, as_of)
-
-
-def _in_the_past(released_at: datetime, now: datetime) -> Verdict:
-    if released_at > now + _CLOCK_SKEW:
-        return Verdict("release date", "failed", "E-CLAIM-012: the release is dated in the future")
-    return Verdict("release date", "passed", f"released {released_at.isoformat(timespec='seconds')}")
+        rows.gate(verdict.check, lambda verdict=verdict: gate_claims.coded(verdict))  # type: ignore[misc]
 
 
 def _own_trust(view: BundleView) -> TrustRoot:

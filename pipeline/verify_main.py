@@ -1,4 +1,4 @@
-"""`python -m pipeline.verify BUNDLE [--trust FILE] [--json]`: the verifier for whoever does not install Privet.
+"""`python -m pipeline.verify BUNDLE`: the verifier for whoever does not install Privet, with the options of `privet verify`.
 
 Guarantee: the same rows and exit codes as `privet verify` (0 verified, 3 gate closed, 4 integrity broken, 2 usage), with
 nothing beyond the standard library, cryptography, numpy and scipy.
@@ -12,13 +12,13 @@ import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 from pipeline.faults import as_privet_error
-from pipeline.verify import Verification, read_trust, verify_bundle
+from pipeline.verify import Verification, read_given, read_trust, verify_bundle
+from pipeline.verify_options import add_arguments
 
 _MAX_CLAIM_WIDTH = 40  # names of verdicts come from the bundle; a long one must not push the others off the page
-_EVIDENCE_WIDTH = 80
+_EVIDENCE_WIDTH = 64
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,15 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.verify", description="Verify a bundle offline.", allow_abbrev=False
     )
-    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
-    parser.add_argument(
-        "--trust", type=Path, metavar="FILE", help="trust root you obtained yourself; without it identities are self-declared"
-    )
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    add_arguments(parser)
     args = parser.parse_args(arguments)
     try:
-        trust = None if args.trust is None else read_trust(args.trust)
-        verification = verify_bundle(args.bundle, trust, datetime.now(UTC))
+        verification = verify_as_asked(args)
     except Exception as error:
         fault = as_privet_error(error)
         print(f"verify: {fault}", file=sys.stderr)
@@ -46,12 +41,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return verification.exit_code
 
 
+def verify_as_asked(args: argparse.Namespace) -> Verification:
+    """Raises UsageError E-VERIFY-001 for a trust root or a list that can't be read."""
+    trust = None if args.trust is None else read_trust(args.trust)
+    listed = None if args.revocations is None else read_given(args.revocations, "revocation list")
+    return verify_bundle(args.bundle, trust, datetime.now(UTC), listed)
+
+
 def lines(verification: Verification) -> Iterator[str]:
-    """The table outcome, claim, evidence as plain text, and the conclusion last. Rows are printable already."""
+    """The table claim, evidence, verdict as plain text, and the conclusion last. Rows are printable already."""
     width = min(max((len(row.claim) for row in verification.rows), default=0), _MAX_CLAIM_WIDTH)
+    yield f"{'claim':<{width}}  {'evidence':<{_EVIDENCE_WIDTH}}  verdict"
     for row in verification.rows:
         shown = "noted" if row.kind == "note" and row.outcome != "passed" else row.outcome
         evidence = textwrap.wrap(f"{row.code}: {row.evidence}" if row.code else row.evidence, _EVIDENCE_WIDTH) or [""]
-        yield f"{shown:<14}{row.claim:<{width}}  {evidence[0]}"
-        yield from (" " * (14 + width + 2) + more for more in evidence[1:])
+        yield f"{row.claim:<{width}}  {evidence[0]:<{_EVIDENCE_WIDTH}}  {shown}"
+        yield from (" " * (width + 2) + more for more in evidence[1:])
     yield f"{verification.conclusion} (exit {verification.exit_code})"

@@ -40,6 +40,18 @@ class GuardedDetector:
             for findings, (_, pieces), text in zip(found, shown, texts, strict=True)
         ]
 
+    @property
+    def reads_sentences(self) -> bool:
+        return bool(getattr(self._detector, "reads_sentences", False))
+
+    def pending(self, text: str, low: int, known: Sequence[tuple[int, int]] = ()) -> int:
+        """As the detector itself says of the text as it stands, and never in the middle of what we wrote ourselves."""
+        start: int = self._detector.pending(text, low, known)  # type: ignore[attr-defined]
+        for begin, end, _ in self._own(text):
+            if low <= begin < start < end:
+                return begin
+        return start
+
 
 def outside(findings: Sequence[Finding], spans: Sequence[tuple[int, int, str]]) -> list[Finding]:
     """What is left of each finding beside `spans` (sorted, without overlaps)."""

@@ -21,6 +21,7 @@ from privacy.recognizers import RECOGNIZERS
 from privacy.recognizers.spec import Recognizer
 from privacy.recognizers.view import looks_like_log, script_language
 from privacy.structural import StructuralLane
+from privacy.unfinished import Unfinished
 
 if TYPE_CHECKING:
     from privacy.language import LanguageLane
@@ -53,12 +54,14 @@ def detect_language(text: str) -> str:
     return script_language(text)
 
 
-def build_pattern_detector(score_threshold: float = 0.0, rules: DetectionRules | None = None) -> Detector:
+def build_pattern_detector(
+    score_threshold: float = 0.0, rules: DetectionRules | None = None, engine: str | None = None
+) -> Detector:
     """Our recognizers and those of the policy's `rules`: no model, no Presidio. For the residual scan and output redaction.
 
     Raises PolicyError E-DETECT-003 to 005 when the rules are wrong (`privacy.detection_rules`).
     """
-    return PatternDetector(score_threshold, rules=rules)
+    return PatternDetector(score_threshold, engine=engine, rules=rules)
 
 
 def build_detector(
@@ -107,6 +110,8 @@ class PatternDetector:
             accepts = Acceptance(rules, score_threshold)
             facts.append(rules.facts())
         self._lane = StructuralLane(recognizers, 0.0 if rules else score_threshold, engine, accepts)
+        self._recognizers = tuple(recognizers)
+        self._unfinished: Unfinished | None = None
         self._version = digest_of(facts)
 
     @property
@@ -117,6 +122,12 @@ class PatternDetector:
         """`language` is ignored: every rule runs on every text, so a wrong guess of the language hides nothing."""
         return self._lane.analyze_batch(texts)
 
+    def pending(self, text: str, low: int, known: Sequence[tuple[int, int]] = ()) -> int:
+        """Where from `low` on something begins that may become a finding when the text goes on (`privacy.unfinished`)."""
+        if self._unfinished is None:
+            self._unfinished = Unfinished(self._recognizers)
+        return self._unfinished.start(text, low, known)
+
     def extend_batch(self, texts: Sequence[str], known: Sequence[Sequence[Finding]]) -> list[list[Finding]]:
         """Findings of each text on top of its `known` ones (resolved already), which are kept and not searched again."""
         return self._lane.analyze_batch(texts, known)
@@ -124,6 +135,8 @@ class PatternDetector:
 
 class ComposedDetector:
     """All lanes: patterns for everything, models for talk, a segmenter for Chinese names, Presidio's rules that are named."""
+
+    reads_sentences = True  # a model hears a name by the words around it
 
     def __init__(self, patterns: PatternDetector, parts: _Parts, languages: tuple[str, ...], accepts: Acceptance) -> None:
         self._accepts = accepts
@@ -154,6 +167,10 @@ class ComposedDetector:
         for index, findings in zip(more, extended, strict=True):
             results[index] = findings
         return results
+
+    def pending(self, text: str, low: int, known: Sequence[tuple[int, int]] = ()) -> int:
+        """As the patterns say; what the models may still find is not in it, see `reads_sentences`."""
+        return self._patterns.pending(text, low, known)
 
 
 class _Parts:

@@ -24,6 +24,7 @@ from scipy.fft import irfft, next_fast_len, rfft
 from scipy.special import ndtr, ndtri
 
 from privacy.accounting import FloatArray, epsilon_of_charge
+from privacy.errors import PolicyError
 from privacy.mechanisms import Atom, Gaussian, Laplace, PoissonSampledGaussian, PureDP, total_charge
 
 Direction = Literal["remove", "add"]
@@ -91,6 +92,17 @@ def epsilon_by_pld(counts: Mapping[Atom, int], delta: float) -> float:
     if not math.isfinite(found):
         return renyi
     return min(renyi, math.ceil(found * _EPSILON_STEPS) / _EPSILON_STEPS)
+
+
+def epsilon_by_pld_alone(counts: Mapping[Atom, int], delta: float) -> float:
+    """The same without the Rényi figure in it, so that the two can be held against each other; not rounded.
+
+    Only for mechanisms with a dominating pair here. `inf`: rounding errors of the FFT, which count as delta, use it up (a
+    million steps at delta 1e-9 do), or the losses leave the grid. Raises PolicyError E-ACCOUNT-001 for no delta in (0, 1).
+    """
+    if not 0 < delta < 1 or not all(isinstance(atom, _WITH_PAIR) for atom in counts):
+        raise PolicyError("E-ACCOUNT-001", "delta must lie in (0, 1), and every mechanism have a pair", "Correct the call")
+    return max((_epsilon(counts, delta, direction) for direction in _DIRECTIONS), default=0.0) if counts else 0.0
 
 
 def _epsilon(counts: Mapping[Atom, int], delta: float, direction: Direction) -> float:

@@ -322,6 +322,26 @@ class Policy(Part):
         return self
 
     @model_validator(mode="after")
+    def _harm_fits(self) -> Self:
+        harm = self.audit.harm
+        strange = [name for name in harm.groups if name not in self.source.fields.keep]
+        if strange:
+            raise fault_in(
+                "audit", f"audit.harm.groups names {strange[0]!r}, which source.fields.keep does not carry into the dataset"
+            )
+        if harm.classifier is not None and self.recipe.model != "causal_lm":
+            raise fault_in("audit", "audit.harm.classifier is for models that write (recipe.model causal_lm)")
+        return self
+
+    @model_validator(mode="after")
+    def _secrets_fit(self) -> Self:
+        if self.audit.secrets is not None and self.recipe.model != "causal_lm":
+            raise fault_in("audit", "audit.secrets are for models that write (recipe.model causal_lm)")
+        if self.audit.secrets is not None and self.recipe.max_tokens < 32:
+            raise fault_in("audit", "audit.secrets need recipe.max_tokens of at least 32, or a planted secret would be cut")
+        return self
+
+    @model_validator(mode="after")
     def _search_fits(self) -> Self:
         if self.search is None:
             return self

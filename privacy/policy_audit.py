@@ -76,6 +76,16 @@ class Harm(Part):
         0.0, ge=0, le=1, description="highest share of written texts that the classifier calls harmful"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.groups)) != len(self.groups):
+            raise fault_in("groups", "audit.harm.groups names a field twice")
+        if self.swap_terms and not self.swaps:
+            raise fault_in("swap_terms", "audit.harm.swap_terms goes with audit.harm.swaps")
+        if any(len(set(terms)) != len(terms) or not terms for terms in self.swap_terms.values()):
+            raise fault_in("swap_terms", "audit.harm.swap_terms lists terms for each group, each once")
+        return self
+
 
 class Audit(Part):
     """What the audits must show. Registered here, before training, so that no bound is picked afterwards."""

@@ -189,7 +189,7 @@ class Distil(Part):
     @field_validator("changes")
     @classmethod
     def _of_the_architecture(cls, changes: dict[str, Value]) -> dict[str, Value]:
-        known = {"embedding_width", "hidden_layers", "heads", "hash_buckets", "rank", "cell"}
+        known = {"embedding_width", "hidden_layers", "heads", "rank", "cell"}  # nothing that changes how a text is encoded
         for name in changes:
             if name not in known:
                 raise ValueError(f"{name!r} does not make a student; fields that can: {', '.join(sorted(known))}")

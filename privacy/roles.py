@@ -18,7 +18,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "raw": ("raw", "quarantine"),
     "vault": ("vault", "pseudonym", "deny"),  # deny: lists of values to find; personal, so who erases may end them, too
     "identity": ("token", "erasure"),  # keyed hashes that find a subject; they open no record
-    "features": ("protected", "training", "checkpoint", "audit_trace"),
+    "features": ("protected", "training", "checkpoint", "audit_trace", "coins"),
     "model": ("model", "report"),
     "secrets": ("secrets",),
     _OTHER: (),
@@ -36,6 +36,8 @@ _WRITES: Mapping[str, tuple[str, ...]] = {  # without being able to read back: b
     "ingest": ("raw",),
     "steward": ("features",),
 }
+# Single classes, where a whole group would be too much: an auditor draws coins for trainings and can't read them again.
+_WRITES_CLASS: Mapping[str, tuple[str, ...]] = {"auditor": ("coins",)}
 _DESTROYS: Mapping[str, tuple[str, ...]] = {"eraser": ("vault",)}
 ROLES = tuple(_UNWRAPS)
 
@@ -69,4 +71,5 @@ def may_destroy(role: str, data_class: str) -> bool:
 
 def may_write(role: str, data_class: str) -> bool:
     """Whoever may unwrap a class may write it; some may write what they can't read back."""
-    return may_unwrap(role, data_class) or group_of(data_class) in _WRITES.get(role, ())
+    written = group_of(data_class) in _WRITES.get(role, ()) or data_class in _WRITES_CLASS.get(role, ())
+    return may_unwrap(role, data_class) or written

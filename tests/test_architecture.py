@@ -16,6 +16,10 @@ FLAT = {"errors", "canonical", "verdict", "rounding"}
 # Composition inside privacy/ that is allowed, each with its reason.
 ALLOWED = {
     ("gates", "signing"): "a gate decides about verified signatures",
+    ("gates", "conditions"): "and about the conditions under which they count",
+    ("gates", "delegation"): "and about who lent whom a role",
+    ("delegation", "signing"): "is signed by the lender",
+    ("revocation", "signing"): "is signed by who may take a release back",
     ("policy_file", "policy"): "reads the model from a file",
     ("policy", "entities"): "treats only types that exist",
     ("policy", "policy_base"): "is made of parts",
@@ -43,6 +47,7 @@ ALLOWED = {
     ("structural", "recognizers"): "runs them",
     ("fitting", "structure"): "finds the end of a string by the same rule",
     ("structural", "findings"): "merges what they found",
+    ("unfinished", "recognizers"): "asks their patterns what the end of a text leaves open",
     ("language", "recognizers"): "asks the models and the lexicon among them",
     ("language", "findings"): "says what they heard",
     ("detection_rules", "recognizers"): "makes the policy's patterns into recognizers",

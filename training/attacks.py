@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy import stats
+
+from privacy.bounds import EPSILON_CAP, gaussian_epsilon
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -34,3 +37,23 @@ def poisson_scores(
     absent = np.log1p(-sampling_probability) if sampling_probability < 1 else -np.inf
     total: FloatArray = np.logaddexp(absent, present).sum(0)
     return total
+
+
+def traced_gaussian_lower_bound(
+    gradients: npt.NDArray[np.float32], coins: npt.NDArray[np.bool_], delta: float, level: float
+) -> float:
+    """The Gaussian bound of `privacy.bounds` with the noise measured at every step, not at the end only.
+
+    The sum's noise has a mean of zero and the variance that all steps of all canaries outside show together, so its scale is
+    known from steps * canaries values and only the mean over the canaries inside is left to be estimated.
+    Assumes what the probe's noise_scale and noise_independence test: noise of mean zero, unrelated from step to step.
+    gradients: [steps, canaries]. Needs two canaries inside and one outside; the cap where there is no noise.
+    """
+    steps = gradients.astype(np.float64)
+    outside, inside = steps[:, ~coins], steps[:, coins].sum(0)
+    deviation = float(np.sqrt(np.square(outside).sum(0).mean()))
+    if deviation == 0.0:
+        return EPSILON_CAP
+    mu = float(inside.mean()) / deviation
+    error = np.hypot(float(inside.std(ddof=1)) / deviation / np.sqrt(inside.size), mu / np.sqrt(2 * outside.size))
+    return min(gaussian_epsilon(max(mu - float(stats.norm.isf(1 - level)) * float(error), 0.0), delta), EPSILON_CAP)

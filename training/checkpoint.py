@@ -23,6 +23,7 @@ from privacy.noise import BoolArray
 from training.canaries import CanaryCoins
 from training.config import TrainingConfig
 from training.models.base import CanaryCarrier
+from training.run_record import StepWork, WorkLog
 
 _VERSION = 1
 
@@ -34,6 +35,7 @@ class TrainingState:
     coins: CanaryCoins
     gradients: list[npt.NDArray[np.float32]] = field(default_factory=list)
     members: list[BoolArray] = field(default_factory=list)
+    work: list[StepWork] = field(default_factory=list)
     non_finite_units: int = 0
     weights: Mapping[str, Tensor] = field(default_factory=dict)
     moments: Mapping[str, Tensor] = field(default_factory=dict)
@@ -67,6 +69,7 @@ def pack(state: TrainingState, carrier: CanaryCarrier | None, optimizer: torch.o
     if state.gradients:
         tensors["secret/gradients"] = torch.from_numpy(np.stack(state.gradients))
         tensors["secret/members"] = torch.from_numpy(np.stack(state.members).astype(np.uint8))
+        tensors |= {f"secret/{name}": torch.from_numpy(array) for name, array in WorkLog.of(state.work).arrays().items()}
     if carrier is not None:
         tensors |= {f"model/{name}": p.detach().cpu().contiguous() for name, p in _trainable(carrier).items()}
     if optimizer is not None:
@@ -87,6 +90,8 @@ def unpack(data: bytes, config: TrainingConfig, units: int) -> TrainingState:
         if "secret/gradients" in tensors:
             state.gradients = list(tensors["secret/gradients"].numpy())
             state.members = list(tensors["secret/members"].numpy().astype(np.bool_))
+            kept = {name: tensor.numpy() for name, tensor in _under("secret/", tensors).items()}
+            state.work = WorkLog.from_arrays(kept, len(state.gradients)).steps()
             fits &= len(state.gradients) <= config.steps and len(state.members[0]) == units + config.canaries
     except (SafetensorError, KeyError, ValueError, IndexError):
         fits = False

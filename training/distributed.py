@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,6 +37,7 @@ from training.crew_work import (
     share_out,
 )
 from training.data import UnitBatch
+from training.run_record import ALONE, IntArray, replica_mark
 
 if TYPE_CHECKING:
     from training.gradients import GradientMethod
@@ -49,7 +51,12 @@ _NETWORK = ("gloo", "nccl", "connection", "timed out", "process group", "socket"
 
 
 class Crew(Protocol):
-    """Who computes the clipped sum of a step."""
+    """Who computes the clipped sum of a step.
+
+    marks: int64 [ranks], what each rank's weights were in the last step (`training.run_record.replica_mark`).
+    """
+
+    marks: IntArray
 
     def accumulate(self, method: GradientMethod, batches: Iterable[UnitBatch]) -> int:
         """Adds the clipped sum over all batches to the caller's p.summed_grad; returns the units left out as not finite."""
@@ -60,6 +67,8 @@ class Crew(Protocol):
 
 class SoloCrew:
     """This process alone."""
+
+    marks = ALONE
 
     def enter(self, carrier: CanaryCarrier, method: GradientMethod, config: TrainingConfig) -> None:
         pass
@@ -172,6 +181,7 @@ class LeaderCrew:
         self.group = Group(seat)
         self.world = seat.world
         self.in_step = False
+        self.marks: IntArray = np.zeros(seat.world, dtype=np.int64)
         try:
             self.tell_all(Order("hello", 0, {}))
             self._expect(b"here")
@@ -202,7 +212,7 @@ class LeaderCrew:
                 "Set recipe.physical_batch to fewer units and ask for a new use approval",
             ) from None
         self.group.wait(sending)
-        bad = add_up(self.group, method, bad)
+        bad, self.marks = add_up(self.group, method, bad)
         self.in_step = False
         return bad
 
@@ -224,13 +234,19 @@ class LeaderCrew:
         self.group.close()
 
 
-def add_up(group: Group, method: GradientMethod, bad: int) -> int:
-    """The collective end of a step, in which every rank takes part, also one that had no unit. Returns the sum of `bad`."""
+def add_up(group: Group, method: GradientMethod, bad: int) -> tuple[int, IntArray]:
+    """The collective end of a step, in which every rank takes part, also one that had no unit.
+
+    Returns, to the leader, the sum of `bad` and the mark of each rank: weights that it computed with, as they are now.
+    """
     held: list[Any] = list(method.parameters)
     group.sum_to_leader([parameter.summed_grad for parameter in held])
-    count = torch.tensor([bad], device=group.device)
-    group.sum_to_leader([count])
-    return int(count)
+    facts = torch.zeros(1 + group.world, dtype=torch.int64)
+    facts[0], facts[1 + group.rank] = bad, replica_mark(method.parameters)
+    facts = facts.to(group.device)
+    group.sum_to_leader([facts])
+    told = facts.cpu().numpy()
+    return int(told[0]), told[1:].copy()
 
 
 def clear_sums(method: GradientMethod) -> None:

@@ -30,6 +30,7 @@ from training.gradients import GradientMethod, make_method
 from training.models.base import CanaryCarrier
 from training.optimizers import make_optimizer
 from training.recipes import recipe_of
+from training.run_record import ALONE, StepWork, applied_divisor
 from training.selfcheck import check
 
 COMPILER = "inductor"
@@ -47,6 +48,7 @@ class StepRecord:
     gradient: Float32Array
     members: BoolArray
     non_finite_units: int
+    work: StepWork
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,22 @@ class SecretNoiseOptimizer(DPOptimizer):  # type: ignore[misc]
             parameter.grad = noisy.to(parameter.dtype)
 
 
+class UpdateCount:
+    """How often an optimizer moved the weights, whoever asked it to."""
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self._seen = 0
+        optimizer.register_step_post_hook(self._count)
+
+    def _count(self, *_: object) -> None:
+        self._seen += 1
+
+    def taken(self) -> int:
+        """Since this was last asked."""
+        seen, self._seen = self._seen, 0
+        return seen
+
+
 class Engine:
     """What both mechanisms share: the slots, the Poisson sampler and the record of the canary coordinates."""
 
@@ -124,6 +142,7 @@ class Engine:
         self.coins = coins
         self.sizes = Sizes.of(data, len(coins))
         self.sampler = sampler or SecretCoins()
+        self.batches_made = 0
         carrier.train()
 
     @property
@@ -145,6 +164,7 @@ class Engine:
 
     def batch(self, rows: np.ndarray) -> UnitBatch:
         """The slots `rows`, trimmed; a canary is a unit without records, and one that is out has no canary either."""
+        self.batches_made += 1
         real = rows < self.units
         records = int(self.sizes.records[rows].max(initial=1))
         length = int(self.sizes.lengths[rows].max(initial=1))
@@ -166,10 +186,10 @@ class Engine:
         return physical_batches(rows, self.sizes, self.memory.units, self.memory.cells)
 
     def _canary_gradient(self) -> Float32Array:
+        """float32 [canaries], as it stands in p.grad."""
         gradient = self.carrier.canary.weight.grad
         assert gradient is not None
-        column = gradient[: len(self.coins), 0].detach().to("cpu", torch.float32, copy=True)
-        return column.numpy() * np.float32(self.config.divisor)
+        return gradient[: len(self.coins), 0].detach().to("cpu", torch.float32, copy=True).numpy()
 
 
 class PrivateEngine(Engine):
@@ -195,6 +215,7 @@ class PrivateEngine(Engine):
         if config.recipe.trains == "adalora":
             RankAllocator.attach(carrier, self.optimizer, config.steps)
         self._steps_here = 0
+        self._updates = UpdateCount(self.optimizer)
         self.crew = crew or SoloCrew()
         self.crew.enter(carrier, self.method, config)
 
@@ -214,18 +235,22 @@ class PrivateEngine(Engine):
         self.clear()
         toss_anew()
         bad = self.accumulate(rows)
+        parts = self.batches_made
         self.private.add_noise()
+        before = self._canary_gradient()
         self.divide(len(rows))
-        gradient = self._canary_gradient()
+        after = self._canary_gradient()
         self.optimizer.step()
         self.clear()
-        return StepRecord(gradient, members, bad)
+        work = StepWork(parts, applied_divisor(before, after), self._updates.taken(), self.crew.marks, ALONE)
+        return StepRecord(after * np.float32(self.config.divisor), members, bad, work)
 
     def noise_multiplier_at(self, number: int) -> float:
         return self.config.noise_multiplier_at(number)
 
     def clear(self) -> None:
         """The sums start at zero, so that a batch without units leaves noise alone."""
+        self.batches_made = 0
         for parameter in self.method.parameters:
             parameter.grad = None
             parameter.summed_grad = torch.zeros_like(parameter, dtype=torch.float32)  # type: ignore[attr-defined]
@@ -272,6 +297,7 @@ class PlainEngine(Engine):
         super().__init__(carrier, config, data, coins, sampler, memory)
         self._parameters = [p for p in carrier.parameters() if p.requires_grad]
         self._optimizer = make_optimizer(config, [(n, p) for n, p in carrier.named_parameters() if p.requires_grad])
+        self._updates = UpdateCount(self._optimizer)
 
     @property
     def optimizer(self) -> torch.optim.Optimizer:
@@ -282,17 +308,19 @@ class PlainEngine(Engine):
         rows = np.flatnonzero(members)
         for parameter in self._parameters:
             parameter.grad = torch.zeros_like(parameter)
-        for part in self.parts(rows):
+        cut = self.parts(rows)
+        for part in cut:
             batch = self.batch(part)
             losses: Tensor = self.carrier(batch.inputs, batch.labels, batch.cid)
             (losses.sum() / self.config.divisor).backward()  # type: ignore[no-untyped-call]
-        gradient = self._canary_gradient()
+        gradient = self._canary_gradient() * np.float32(self.config.divisor)
         assert self.carrier.canary.weight.grad is not None
         self.carrier.canary.weight.grad.zero_()  # recorded, not followed: an unclipped canary would run away
         finite = all(bool(torch.isfinite(p.grad).all()) for p in self._parameters if p.grad is not None)
         if finite:
             self._optimizer.step()
-        return StepRecord(gradient, members, 0 if finite else len(rows))
+        work = StepWork(len(cut), float("nan"), self._updates.taken(), ALONE, ALONE)  # no divisor is applied that could be seen
+        return StepRecord(gradient, members, 0 if finite else len(rows), work)
 
 
 def compile_forward(carrier: CanaryCarrier) -> None:

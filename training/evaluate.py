@@ -1,6 +1,6 @@
 """Utility and outputs of a trained model: accuracy on units it never saw, and the tables that an output scan looks at.
 
-Guarantee: prediction counts below `minimum` privacy units never leave, nor the one count that would give such a cell away.
+Guarantee: prediction counts below `minimum` privacy units never leave, nor those that would give such a cell away.
 Not covered: accuracy is computed exactly from holdout units and is not differentially private; whoever publishes it says so.
 """
 
@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from privacy.disclosure import publishable
 from training.data import IGNORED, UnitData
 from training.models.base import UnitModel
 
@@ -76,13 +77,7 @@ def utility(model: UnitModel, data: UnitData) -> Utility | None:
 
 
 def label_table(model: UnitModel, data: UnitData, labels: Sequence[str], minimum: int = MINIMUM_UNITS) -> dict[str, int | None]:
-    """Units with at least one record predicted as each label; None where fewer than `minimum` units stand behind a count.
-
-    When exactly one cell is suppressed, the smallest of the others goes, too, or the total would give it away.
-    """
+    """Distinct units with at least one record predicted as each label; None where that may not leave (`privacy.disclosure`)."""
     found = predictions(model, data)
-    counts: dict[str, int | None] = {label: int((found == i).any(1).sum()) for i, label in enumerate(labels)}
-    hidden = [label for label, count in counts.items() if count is not None and count < minimum]
-    if len(hidden) == 1 and len(counts) > 1:
-        hidden.append(min((label for label in counts if label not in hidden), key=lambda label: counts[label] or 0))
-    return {label: None if label in hidden else count for label, count in counts.items()}
+    counts = {label: int((found == place).any(1).sum()) for place, label in enumerate(labels)}
+    return publishable(counts, minimum).cells

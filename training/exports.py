@@ -46,13 +46,19 @@ def to_safetensors(model: UnitModel) -> bytes:
     """Every tensor of the model, each once."""
     from safetensors.torch import save
 
+    whole = model.state_dict()
+    return bytes(save({name: whole[name].detach().cpu().contiguous().clone() for name in tensor_names(model)}))
+
+
+def tensor_names(model: UnitModel) -> list[str]:
+    """Of the tensors that a file of the model holds: of tied ones the first name."""
     seen: set[int] = set()
-    tensors: dict[str, Tensor] = {}
+    found = []
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in seen or tensor.numel() == 0:
             seen.add(tensor.data_ptr())
-            tensors[name] = tensor.detach().cpu().contiguous().clone()
-    return bytes(save(tensors))
+            found.append(name)
+    return found
 
 
 def to_onnx(model: UnitModel, example: Arrays) -> bytes:

@@ -1,8 +1,8 @@
 """One free step on synthetic data of the real shapes, before any budget is leased: what would break the guarantee stops here.
 
 Guarantee: with the very classes that will train, no layer lets units touch each other, no buffer follows the data, every
-trainable tensor gets a per-unit gradient and moves, the clipped sum equals brute force (one unit at a time) within 5e-4, and
-an empty batch takes a noise-only step. The fault's layer is named.
+trainable tensor gets a per-unit gradient and moves, the clipped sum equals brute force (one unit at a time) within 5e-4, an
+empty batch takes a noise-only step, and the divisor is the public one whatever the number of units. The fault's layer is named.
 Not covered: bugs that show only at full size or with real text. The self-check and the conformance probe look at the real run.
 """
 
@@ -27,6 +27,7 @@ from training.models.base import CANARY_PARAMETER, CanaryCarrier
 from training.recipes import recipe_of
 
 _SYNTHETIC_UNITS = 4
+_DIVISOR = 1e-6  # relative; a ratio of float32 values
 _DEVIATION = 5e-4  # relative, of the clipped sum: the clip factors' margin against rounding, which brute force has not
 
 
@@ -53,7 +54,7 @@ class _Everybody(SecretCoins):
 
 
 def preflight(config: TrainingConfig, device: str = "cpu") -> Preflight:
-    """Raises PolicyError E-TRAIN-011 to 015, 017, 028, 029, 032, 033 and 040, EnvironmentFault E-TRAIN-016."""
+    """Raises PolicyError E-TRAIN-011 to 015, 017, 028, 029, 032, 033, 040 and 046, EnvironmentFault E-TRAIN-016."""
     _check_numbers(config)
     small = _small(config)
     carrier = make_carrier(small).to(device)
@@ -206,8 +207,18 @@ def _check_empty_batch(config: TrainingConfig, data: UnitData, memory: Memory, d
     engine.divide(0)
     engine.optimizer.step()
     _refuse_frozen(names, before, engine.method.parameters)
-    engine.step(1)  # its self-check and all first calls are not counted
+    _refuse_divisor(engine.step(1).work.divisor, config.divisor)  # its self-check and all first calls are not counted
     return _extrapolated(engine, 2, units)
+
+
+def _refuse_divisor(applied: float, public: int) -> None:
+    """The synthetic units are few, so a divisor that follows their number is another than the policy's."""
+    if not abs(applied / public - 1) < _DIVISOR:
+        raise PolicyError(
+            "E-TRAIN-046",
+            "the engine divides the noisy sum by something else than the public constant of the policy",
+            "Do not train: what follows the number of units, or the batch, tells it. Mend the engine",
+        )
 
 
 def _check_plain_step(config: TrainingConfig, data: UnitData, memory: Memory, device: str, units: int) -> float:

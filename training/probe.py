@@ -1,7 +1,8 @@
-"""The conformance probe: does a run's own record fit the mechanism it claims? Six checks, each with a p-value.
+"""The conformance probe: does a run's own record fit the mechanism it claims? Ten checks, each with a p-value.
 
 Guarantee: on a run that follows its claim, the chance that any check fails is at most `level` (Bonferroni over checks and
-over the tests inside a check; the distributions are exact or corrected for their fourth moment).
+over the tests inside a check; the distributions are exact or corrected for their fourth moment). Checks that compare exactly
+(steps, divisor, ranks that hold the whole model) raise no false alarm at all.
 Assumption: the record was taken where the optimizer reads its gradient (`training.engine`).
 Not covered: a trainer that forges the record; that is what canary coins and signatures are for.
 A check that had nothing to look at, or could not have seen the fault it looks for, says "not evaluated".
@@ -10,71 +11,35 @@ A check that had nothing to look at, or could not have seen the fault it looks f
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy import special, stats
+from scipy import stats
 
-from privacy.noise import BoolArray
-from privacy.verdict import Verdict
+from privacy.verdict import Outcome, Verdict
+from training.check_result import CheckResult, joint, two_sided
+from training.probe_work import accumulation, noise_slope, rank_noise, size_independence, step_count
+from training.run_record import FloatArray, RunRecord
 
-FloatArray = npt.NDArray[np.float64]
-CHECKS = ("noise_scale", "clipping", "noise_independence", "batch_size_law", "participation_law", "divisor")
+__all__ = ["CHECKS", "CheckResult", "RunRecord", "least_power", "probe", "published_p_value", "verdicts"]
+
+CHECKS = (
+    "noise_scale",
+    "clipping",
+    "noise_independence",
+    "batch_size_law",
+    "participation_law",
+    "divisor",
+    "step_count",
+    "size_independence",
+    "rank_noise",
+    "accumulation",
+)
 _TOLERANCE = 1e-3  # relative; float32 sums and Opacus' norm + 1e-6 stay far below it
 _PAIR_BLOCK = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class RunRecord:
-    """What a run left for the audit, and what it claims.
-
-    gradients: float32 [steps, canaries], noisy sums at the canary coordinates. coins: bool [canaries].
-    members: bool [steps, units + canaries], who was sampled at each step. factors: float64 [steps] of a noise schedule.
-    """
-
-    gradients: npt.NDArray[np.float32]
-    coins: BoolArray
-    members: BoolArray
-    noise_multiplier: float
-    clipping_norm: float
-    sampling_probability: float
-    factors: FloatArray | None = None
-
-    @property
-    def by_step(self) -> FloatArray:
-        """float64 [steps, 1]: each step's noise as a multiple of `noise_multiplier`."""
-        found: FloatArray = np.ones((len(self.gradients), 1)) if self.factors is None else self.factors.reshape(-1, 1)
-        return found
-
-    @property
-    def outside(self) -> FloatArray:
-        """float64 [steps, canaries out]: noise only, if the run is right."""
-        found: FloatArray = self.gradients[:, ~self.coins].astype(np.float64)
-        return found
-
-    @property
-    def inside(self) -> FloatArray:
-        found: FloatArray = self.gradients[:, self.coins].astype(np.float64)
-        return found
-
-    @property
-    def inside_members(self) -> BoolArray:
-        canaries: BoolArray = self.members[:, self.members.shape[1] - len(self.coins) :]
-        return canaries[:, self.coins]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckResult:
-    """p_value None: not evaluated, `note` says why. `note` holds no private number."""
-
-    check: str
-    p_value: float | None
-    note: str
-
-
 def probe(record: RunRecord, level: float) -> list[CheckResult]:
-    """All six checks, in the order of CHECKS. `level` is the false-alarm level of the whole probe."""
+    """All checks, in the order of CHECKS. `level` is the false-alarm level of the whole probe."""
     if len(record.gradients) < 3 or record.coins.sum() < 2 or (~record.coins).sum() < 5:
         return [CheckResult(name, None, "too few steps or canaries were recorded") for name in CHECKS]
     if not np.isfinite(record.gradients).all():
@@ -87,17 +52,24 @@ def probe(record: RunRecord, level: float) -> list[CheckResult]:
         batch_size_law(record),
         participation_law(record),
         divisor(record, each),
+        step_count(record),
+        size_independence(record),
+        rank_noise(record),
+        accumulation(record),
     ]
 
 
 def verdicts(results: list[CheckResult], level: float) -> list[Verdict]:
-    """One verdict per check at level / 6."""
+    """One verdict per check at an equal share of the level."""
     each = level / len(CHECKS)
     found = []
     for result in results:
         name = f"probe.{result.check}"
         if result.p_value is None:
             found.append(Verdict(name, "not_evaluated", result.note))
+        elif result.passed:
+            outcome: Outcome = "passed" if result.p_value == 1.0 else "failed"
+            found.append(Verdict(name, outcome, result.passed if outcome == "passed" else result.note))
         elif result.p_value < each:
             found.append(
                 Verdict(name, "failed", f"{result.note} (p = {published_p_value(result.p_value):g}, level {each:.1e})")
@@ -119,11 +91,11 @@ def noise_scale(record: RunRecord) -> CheckResult:
     if sigma <= 0:
         return CheckResult("noise_scale", 0.0, "the run claims no noise at all")
     out = record.outside / (sigma * record.by_step)
-    scale = _two_sided(stats.chi2, float(np.square(out).sum()), out.size)
+    scale = two_sided(stats.chi2, float(np.square(out).sum()), out.size)
     shape = float(stats.kstest(out.ravel(), "norm").pvalue)
     ratio = math.sqrt(float(np.square(out).mean()))
     return CheckResult(
-        "noise_scale", _joint(scale, shape), f"the noise is not the Gaussian claimed: {ratio:.3f} times its scale"
+        "noise_scale", joint(scale, shape), f"the noise is not the Gaussian claimed: {ratio:.3f} times its scale"
     )
 
 
@@ -149,8 +121,8 @@ def noise_independence(record: RunRecord) -> CheckResult:
         return CheckResult("noise_independence", None, "there is no noise to look at")
     scaled = out / rms
     lagged = float((scaled[1:] * scaled[:-1]).sum()) / math.sqrt(width * (steps - 1))
-    shared = _two_sided(stats.chi2, float(np.square(scaled.sum(1)).sum()) / width, steps)
-    p_value = _joint(float(2 * stats.norm.sf(abs(lagged))), _repeated(scaled), shared)
+    shared = two_sided(stats.chi2, float(np.square(scaled.sum(1)).sum()) / width, steps)
+    p_value = joint(float(2 * stats.norm.sf(abs(lagged))), _repeated(scaled), shared)
     return CheckResult("noise_independence", p_value, "the noise of different steps or coordinates is related")
 
 
@@ -163,7 +135,7 @@ def batch_size_law(record: RunRecord) -> CheckResult:
         return CheckResult("batch_size_law", float((sizes == slots).all()), "a unit was left out of a full batch")
     total = float(stats.binomtest(int(sizes.sum()), slots * steps, q).pvalue)
     spread = _dispersion(float(np.square(sizes - slots * q).sum()) / (slots * q * (1 - q)), steps, slots, q)
-    return CheckResult("batch_size_law", _joint(total, spread), "batch sizes do not follow Poisson sampling")
+    return CheckResult("batch_size_law", joint(total, spread), "batch sizes do not follow Poisson sampling")
 
 
 def participation_law(record: RunRecord) -> CheckResult:
@@ -180,33 +152,23 @@ def participation_law(record: RunRecord) -> CheckResult:
     absent = record.inside[~record.inside_members]
     error = max(float(np.sqrt(np.square(record.outside).mean())), 1e-9 * record.clipping_norm) / math.sqrt(max(len(absent), 1))
     unlogged = max(abs(float(absent.mean())) - _TOLERANCE * record.clipping_norm, 0.0) / error if len(absent) else 0.0
-    p_value = _joint(spread, float(2 * stats.norm.sf(abs(apart))), float(2 * stats.norm.sf(unlogged)))
+    p_value = joint(spread, float(2 * stats.norm.sf(abs(apart))), float(2 * stats.norm.sf(unlogged)))
     return CheckResult("participation_law", p_value, "units do not take part by independent coins")
 
 
 def divisor(record: RunRecord, level: float) -> CheckResult:
-    """Slope of log noise on log batch size: 0 for a public divisor, -1 for division by the actual batch.
-
-    Each step's noise is a root mean square over the coordinates that got noise only; the logarithm of a chi-square with
-    n degrees of freedom has variance trigamma(n/2), so the error of the slope is known beforehand, and with it the power.
-    """
-    sizes = record.members.sum(1).astype(np.float64)
-    quiet = np.concatenate([np.ones_like(record.outside, dtype=np.bool_), ~record.inside_members], axis=1)
-    squares = np.square(np.concatenate([record.outside, record.inside], axis=1)) * quiet
-    width = quiet.sum(1)
-    noise = np.sqrt(squares.sum(1) / width) / record.by_step[:, 0]
-    kept = (sizes > 0) & (noise > 1e-9 * record.clipping_norm)
-    if kept.sum() < 8 or float(sizes[kept].std()) == 0.0:
+    """Slope of log noise on log batch size: 0 for a public divisor, -1 for division by the actual batch."""
+    slope = noise_slope(record, record.members.sum(1))
+    if slope is None:
         return CheckResult("divisor", None, "batch sizes or noise do not vary, so nothing can be told from them")
-    weight = 4.0 / special.polygamma(1, width[kept] / 2)
-    x = np.log(sizes[kept])
-    x = x - np.average(x, weights=weight)
-    error = 1.0 / math.sqrt(float((weight * x * x).sum()))
-    if 1.0 / error < float(stats.norm.isf(level / 2)):
+    if 1.0 / slope.error < least_power(level):
         return CheckResult("divisor", None, "too few steps or canaries to tell a private divisor from a public one")
-    slope = float((weight * x * np.log(noise[kept])).sum()) * error**2
-    p_value = float(2 * stats.norm.sf(abs(slope) / error))
-    return CheckResult("divisor", p_value, f"the noise follows the batch size with slope {slope:.2f}")
+    return CheckResult("divisor", slope.p_value, f"the noise follows the batch size with slope {slope.value:.2f}")
+
+
+def least_power(level: float) -> float:
+    """Error-widths that a slope of -1 must be away from 0 for the divisor check to be worth a word. level: of that check."""
+    return float(stats.norm.isf(level / 2))
 
 
 def _repeated(scaled: FloatArray) -> float:
@@ -231,13 +193,4 @@ def _dispersion(statistic: float, draws: int, trials: int, q: float) -> float:
     """
     excess = (1 - 6 * q * (1 - q)) / (trials * q * (1 - q))
     scale = (2 + excess) / 2
-    return _two_sided(stats.chi2, statistic / scale, draws / scale)
-
-
-def _two_sided(law: stats.rv_continuous, statistic: float, freedom: float) -> float:
-    return min(1.0, 2 * min(float(law.cdf(statistic, freedom)), float(law.sf(statistic, freedom))))
-
-
-def _joint(*p_values: float) -> float:
-    """Bonferroni over the tests of one check."""
-    return min(1.0, len(p_values) * min(p_values))
+    return two_sided(stats.chi2, statistic / scale, draws / scale)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,10 @@ from training.config import TrainingConfig
 from training.crew_work import Order, absent_unit, pack_batch, pack_config, pack_order, share_out, unpack_batch
 from training.data import IGNORED, UnitBatch, UnitData
 from training.distributed import Group, LeaderCrew, faults_named
-from training.engine import Engine, Memory, SecretNoiseOptimizer, StepRecord, make_carrier, toss_anew
+from training.engine import Engine, Memory, SecretNoiseOptimizer, StepRecord, UpdateCount, make_carrier, toss_anew
 from training.models.base import CANARY_PARAMETER, CanaryCarrier
 from training.optimizers import make_optimizer
+from training.run_record import IntArray, StepWork, applied_divisor, replica_mark
 from training.tape import TapeHooks
 
 
@@ -67,9 +69,13 @@ class Shards:
         self.parts = {n: p for n, p in self.carrier.named_parameters() if p.requires_grad and isinstance(p, DTensor)}
         self.own = {name: nn.Parameter(_local(part)) for name, part in self.parts.items()}  # shares the part's memory
         self.private = SecretNoiseOptimizer(make_optimizer(config, self.own.items()), config, noise)
+        self.updates = UpdateCount(self.private.original_optimizer)
 
-    def step(self, number: int, batches: Sequence[UnitBatch], noise_multiplier: float) -> tuple[Float32Array, int]:
-        """(float32 [canaries], all canary coordinates' noised sums; units left out). As many batches on every rank."""
+    def step(self, number: int, batches: Sequence[UnitBatch], noise_multiplier: float) -> tuple[Float32Array, int, StepWork]:
+        """(float32 [canaries], all canary coordinates' noised sums; units left out; its work). As many batches on every rank.
+
+        What the other ranks report of their part is summed to the leader; on them the work means nothing.
+        """
         self.clear()
         toss_anew()
         with faults_named(only_network=True):
@@ -79,15 +85,34 @@ class Shards:
             held.summed_grad = torch.zeros_like(held) if part.grad is None else _local(part.grad).float()
         self.private.step_number, self.private.noise_multiplier = number, noise_multiplier
         self.private.add_noise()
+        before = self._canary_gradient()
+        self.divide()
+        after = self._canary_gradient()
+        self.private.original_optimizer.step()
+        self.clear()
+        bad, marks, shares = self._reported(bad, replica_mark([torch.from_numpy(after)]))
+        work = StepWork(0, applied_divisor(before, after), self.updates.taken(), marks, shares)
+        return after * np.float32(self.config.divisor), bad, work
+
+    def _canary_gradient(self) -> Float32Array:
+        """float32 [canaries], of all ranks, as it stands in the parts' p.grad."""
+        whole = self._whole(CANARY_PARAMETER, self.own[CANARY_PARAMETER].grad)
+        return whole[: self.config.canaries, 0].to("cpu", torch.float32, copy=True).numpy()
+
+    def divide(self) -> None:
         for own in self.own.values():
             assert own.grad is not None
             own.grad /= self.config.divisor
-        canary = self._whole(CANARY_PARAMETER, self.own[CANARY_PARAMETER].grad)[: self.config.canaries, 0]
-        self.private.original_optimizer.step()
-        self.clear()
-        count = torch.tensor([bad], device=self.group.device)
-        self.group.sum_to_leader([count])
-        return canary.cpu().numpy() * np.float32(self.config.divisor), int(count)
+
+    def _reported(self, bad: int, mark: int) -> tuple[int, IntArray, IntArray]:
+        """(units left out; of each rank: mark of the update it saw, canary rows it gave noise), on the leader."""
+        world, rank = self.group.world, self.group.rank
+        facts = torch.zeros(1 + 2 * world, dtype=torch.int64)
+        facts[0], facts[1 + rank], facts[1 + world + rank] = bad, mark, len(self.own[CANARY_PARAMETER])
+        facts = facts.to(self.group.device)
+        self.group.sum_to_leader([facts])
+        told = facts.cpu().numpy()
+        return int(told[0]), told[1 : 1 + world].copy(), told[1 + world :].copy()
 
     def clear(self) -> None:
         for part in self.parts.values():
@@ -224,7 +249,7 @@ class ShardedEngine(Engine):
         self.crew.in_step = True
         members = self.sample(number)
         batches = [self.batch(part).to("cpu") for part in self.parts(np.flatnonzero(members))]
-        shares = share_out(batches, self.crew.world)
+        parts, shares = len(batches), share_out(batches, self.crew.world)
         rounds = max(1, *(len(share) for share in shares))
         absent = absent_unit(batches[0] if batches else self.batch(np.array([0])).to("cpu"), len(self.coins))
         group, sending = self.crew.group, []
@@ -233,10 +258,10 @@ class ShardedEngine(Engine):
             sending += group.tell(rank, pack_order(Order("round", rounds, {"number": number})))
             for batch in share:
                 sending += group.tell(rank, pack_batch(batch))
-        gradient, bad = self.shards.step(number, mine, self.noise_multiplier_at(number))
+        gradient, bad, work = self.shards.step(number, mine, self.noise_multiplier_at(number))
         group.wait(sending)
         self.crew.in_step = False
-        return StepRecord(gradient, members, bad)
+        return StepRecord(gradient, members, bad, replace(work, parts=parts))
 
     def noise_multiplier_at(self, number: int) -> float:
         return self.config.noise_multiplier_at(number)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from privacy.canonical import Digest
-from privacy.errors import BudgetExceeded
+from privacy.errors import BudgetExceeded, IntegrityError
 from privacy.noise import BoolArray
 from training.canaries import CanaryCoins
 from training.checkpoint import TrainingState, pack, unpack
@@ -26,8 +26,9 @@ from training.data import UnitData
 from training.distributed import Crew, SoloCrew
 from training.ema import averaged
 from training.engine import Engine, make_carrier, make_engine
-from training.models.base import UnitModel
+from training.models.base import CanaryCarrier, UnitModel
 from training.preflight import preflight
+from training.run_record import WorkLog
 
 
 class Lease(Protocol):
@@ -71,6 +72,7 @@ class TrainingOutcome:
     weights: dict[str, torch.Tensor]
     gradients: npt.NDArray[np.float32]
     members: BoolArray
+    work: WorkLog
     coins: CanaryCoins
     steps_charged: int
     steps_in_model: int
@@ -113,16 +115,31 @@ def train_model(
             observe(engine.carrier.model)
         checkpoints.save(pack(state, engine.carrier, engine.optimizer))
     with averaged(engine.optimizer):
-        weights = engine.carrier.model.released()
+        weights = _leaving(engine.carrier)
     return TrainingOutcome(
         weights,
         np.stack(state.gradients),
         np.stack(state.members),
+        WorkLog.of(state.work),
         state.coins,
         lease.taken,
         len(state.gradients),
         state.non_finite_units,
     )
+
+
+def _leaving(carrier: CanaryCarrier) -> dict[str, torch.Tensor]:
+    """What the model releases, which must be the model's own: the canaries' embedding stays behind."""
+    weights = carrier.model.released()
+    own = {name for name, _ in carrier.model.named_parameters()}
+    kept = carrier.canary.weight.untyped_storage().data_ptr()
+    if not set(weights) <= own or any(t.untyped_storage().data_ptr() == kept for t in weights.values()):
+        raise IntegrityError(
+            "E-TRAIN-047",
+            "the model would release a tensor that is not its own, such as the canaries'",
+            "Correct `released` of the model: named parameters of it, and nothing else",
+        )
+    return weights
 
 
 def _begin(
@@ -156,5 +173,6 @@ def _run_chunk(engine: Engine, state: TrainingState, steps: int, progress: Calla
         record = engine.step(number)
         state.gradients.append(record.gradient)
         state.members.append(record.members)
+        state.work.append(record.work)
         state.non_finite_units += record.non_finite_units
         progress(number + 1, engine.config.steps)

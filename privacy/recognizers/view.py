@@ -234,6 +234,11 @@ def _unmask_alike(folded: str) -> str:
     return _WORD_RUN.sub(latin, folded)
 
 
+def all_latin(text: str) -> str:
+    """The text with every look-alike as the Latin letter it imitates, wherever it stands; same length."""
+    return text if text.isascii() or _ALIKE_ANY.search(text) is None else text.translate(_ALIKE_TABLE)
+
+
 class _Folds(dict[int, str]):
     """Code point to its folded form, worked out once; `uneven` holds the characters whose form is not one sign long."""
 

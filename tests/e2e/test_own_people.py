@@ -40,7 +40,7 @@ def test_people_with_their_own_keys_take_a_run_from_logs_to_a_verified_release(
 
     run = ("run", str(POLICY), "--source", str(logs), "--home", home)
     assert privet("init", "--home", home)[0] == 0
-    for name, role in (("ada", "steward"), ("olga", "privacy_officer"), ("erin", "engineer")):
+    for name, role in (("ada", "steward"), ("olga", "privacy_officer"), ("erin", "engineer"), ("alan", "auditor")):
         public = privet("identity", "new", "--key", str(tmp_path / f"{name}.key"))[1].strip()
         assert privet("identity", "enrol", name, "--public", public, "--role", role, "--home", home)[0] == 0
     code, _, err = privet(*run, "--as", "erin")
@@ -48,6 +48,11 @@ def test_people_with_their_own_keys_take_a_run_from_logs_to_a_verified_release(
     assert "E-RUN-001" in err
     assert sign("use", "erin", "steward") == 3  # the requester, and not a steward either
     assert sign("use", "ada", "steward") == 0
+    code, _, err = privet(*run, "--as", "erin")
+    assert code == 3
+    assert "E-AUDIT-010" in err  # nobody drew the coins of the canaries
+    draw = ("audit", "coins", "--as", "alan", "--key", str(tmp_path / "alan.key"), "--canaries", "200", "--home", home)
+    assert privet(*draw, "--count", "2")[0] == 0
     assert privet(*run, "--as", "erin")[0] == 3  # trained and audited; now the release gate waits
     assert sign("release", "ada", "steward") == 0
     assert privet(*run, "--as", "erin")[0] == 3  # a quorum of two roles is not met by one
@@ -58,4 +63,5 @@ def test_people_with_their_own_keys_take_a_run_from_logs_to_a_verified_release(
     verification = verify_bundle(bundle, Home.open(Path(home)).trust, datetime.now(UTC))
     assert verification.exit_code == 0
     assert verification.conclusion == "verified"
+    assert "drawn and signed by alan, an auditor" in next(r.evidence for r in verification.rows if "canary coins" in r.claim)
     assert "hold their own keys" in next(r.evidence for r in verification.rows if r.claim == "whose decision it was")

@@ -30,8 +30,10 @@ NAMES = {
     "audit.epsilon_lower_bound",
     "audit.ledger_match",
     "audit.canary_reveal",
+    "audit.membership",
     "audit.utility",
     "audit.output_scan",
+    "audit.group_harm",
 }
 
 
@@ -91,7 +93,8 @@ def test_a_p_value_does_not_spell_out_who_was_sampled(honest: tuple[TrainingWorl
         assert entry["p_value"] == pytest.approx(exact[entry["check"]], rel=0.5)
         assert entry["p_value"] == float(f"{entry['p_value']:.0e}")  # one digit
     said = world.home.store.read_plain(result.manifest.outputs["verdicts"]).decode()
-    assert len(re.findall(r"\(p = ", said)) == len(re.findall(r"\(p = (?:\de-\d\d|0\.0*\d|1),", said)) == len(CHECKS)
+    by_chance = len(CHECKS) - 3  # the others compare exactly, and name no figure
+    assert len(re.findall(r"\(p = ", said)) == len(re.findall(r"\(p = (?:\de-\d\d|0\.0*\d|1),", said)) == by_chance
 
 
 def test_training_without_a_mechanism_fails_loudly(tmp_path: Path) -> None:
@@ -240,7 +243,7 @@ def test_a_blind_redactor_is_caught_by_the_planted_values() -> None:
 
 def test_planted_values_are_new_each_time_and_found_without_their_spaces() -> None:
     first, second = ({p.value for p in make_prompts(["refund"], ["en", "zh"])} for _ in range(2))
-    assert not {v for v in first & second if not v.startswith("203.")}
+    assert len(first & second) <= 2 < len(first)  # names of two signs may meet
     assert count_leaks('{"x":"4111111111111111"}', ["4111 1111 1111 1111"]) == 1
 
 
@@ -281,7 +284,31 @@ def test_the_sealed_record_opens_without_pickle(honest: tuple[TrainingWorld, Sta
     world, run, _ = honest
     data = world.home.store.read_sealed(run.manifest.outputs["audit_trace"])
     with np.load(io.BytesIO(data), allow_pickle=False) as trail:
-        assert set(trail) == {"gradients", "members", "slots", "coins", "salt", "non_finite_units"}
+        work = {f"work_{name}" for name in ("parts", "divisors", "updates", "marks", "shares")}
+        assert set(trail) == {"gradients", "members", "slots", "coins", "salt", "non_finite_units", *work}
+
+
+def test_a_record_that_does_not_say_how_its_steps_were_worked_out_blocks(
+    honest: tuple[TrainingWorld, StageResult, StageResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a run by an older version, or of many processes that kept no record of them."""
+    world, run, _ = honest
+    assert isinstance(run.manifest, Manifest)
+    data = world.home.store.read_sealed(run.manifest.outputs["audit_trace"])
+    with np.load(io.BytesIO(data), allow_pickle=False) as file:
+        kept = {name: file[name] for name in file if name != "work_marks"}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **kept)
+    monkeypatch.setattr(audit_case, "sealed_output", lambda *args: buffer.getvalue())
+    trail = audit_case._open_trail(world.ctx, run.manifest, _claim(world, run))
+    assert trail is not None
+    found = {r.check: r.p_value for r in audit_conformance._probe(world.ctx, trail)}
+    assert {check for check, p_value in found.items() if p_value is None} == {
+        "step_count",
+        "size_independence",
+        "rank_noise",
+        "accumulation",
+    }
 
 
 def _claim(world: TrainingWorld, run: StageResult) -> Claim:

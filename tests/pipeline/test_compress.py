@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load
 
+from pipeline import read as read_module
 from pipeline.approve import sign_request
 from pipeline.compress import STATEMENT_FILE, compress, hand_out, read_table, request_candidate
 from pipeline.home import DEMO_PEOPLE
@@ -16,9 +18,11 @@ from pipeline.stage import StageResult
 from pipeline.train import train
 from privacy.canonical import digest_bytes
 from privacy.errors import EnvironmentFault, GateClosed, IntegrityError, UsageError
+from privacy.revocation import Revocation
 from privacy.signing import open_envelope
 from tests.pipeline.test_search import FAST, write_public
 from tests.pipeline.training_world import TrainingWorld
+from training import compress as compress_module
 
 BLOCK: dict[str, object] = {
     "methods": ["int8_weights", "prune"],
@@ -26,6 +30,7 @@ BLOCK: dict[str, object] = {
     "public": {"path": "public.jsonl", "origin": "made up for this test"},
 }
 ROOT = "sha256:" + "7" * 64
+AUDIT = "sha256:" + "6" * 64
 
 
 class Trained:
@@ -41,7 +46,7 @@ class Trained:
         return compress(self.world.ctx, self.train.digest, self.path)
 
     def release_the_parent(self) -> None:
-        facts = {"run": "run-1", "evidence_root": ROOT, "manifests": {"train": self.train.digest}}
+        facts = {"run": "run-1", "evidence_root": ROOT, "manifests": {"train": self.train.digest, "audit": AUDIT}}
         self.world.home.journal.append("release", facts)  # type: ignore[arg-type]
 
     def sign(self, result: StageResult, decision: str = "approve") -> None:
@@ -78,15 +83,30 @@ def test_candidates_are_sealed_and_their_evidence_names_the_parent(trained: Trai
     assert trained.candidate().reused
 
 
-def test_the_holdout_is_not_looked_at_and_nothing_is_charged(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
-    def looked(*_: object) -> object:
-        raise AssertionError("private units were read")
+def test_no_private_unit_is_looked_at_before_the_files_are_made_and_nothing_is_charged(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The audit of a file reads private units, as its parent's did; making it must not."""
+    seen: list[str] = []
+    made, read = compress_module.compress, read_module.read_protected
 
-    monkeypatch.setattr("pipeline.train.load_units", looked)
-    monkeypatch.setattr("pipeline.read.read_protected", looked)
+    def noted(what: str, call: Callable[..., object]) -> Callable[..., object]:
+        def run(*args: object) -> object:
+            seen.append(f"{what} begins")
+            found = call(*args)
+            seen.append(f"{what} ends")
+            return found
+
+        return run
+
+    monkeypatch.setattr(compress_module, "compress", noted("making", made))
+    monkeypatch.setattr(read_module, "read_protected", noted("reading", read))
     ledger = trained.world.home.ledger
     before = {scope: ledger.spends(scope) for scope in ledger.scopes()}
     trained.candidate()
+    assert seen[:2] == ["making begins", "making ends"]
+    assert "reading begins" in seen[2:]
+    assert "making begins" not in seen[2:]
     assert {scope: ledger.spends(scope) for scope in ledger.scopes()} == before
 
 
@@ -103,10 +123,12 @@ def test_nothing_leaves_before_the_parent_and_without_signatures_of_its_own(trai
     trained.sign(result)
     paths = hand_out(trained.world.ctx, result, out)
     table = read_table(trained.world.ctx, result)
-    assert {path.name for path in paths} == {*table["files"], STATEMENT_FILE}  # type: ignore[misc]
+    names = {*table["files"], *(f"{name}.audit.json" for name in table["files"])}  # type: ignore[misc, union-attr]
+    assert {path.name for path in paths} == {*names, STATEMENT_FILE}
     signed = open_envelope((out / STATEMENT_FILE).read_bytes(), trained.world.home.trust)
-    assert signed.subject == {name: digest_bytes((out / name).read_bytes()) for name in table["files"]}  # type: ignore[union-attr]
+    assert signed.subject == {name: digest_bytes((out / name).read_bytes()) for name in names}
     assert signed.predicate["parent_release"] == ROOT
+    assert signed.predicate["parent_conformance"]["audit"] == AUDIT  # type: ignore[index, call-overload]
     (entry,) = [e for e in trained.world.home.journal.entries() if e.kind == "compressed_release"]
     assert entry.facts["statement"] == digest_bytes((out / STATEMENT_FILE).read_bytes())
     with pytest.raises(EnvironmentFault, match="E-COMPRESS-011"):
@@ -121,6 +143,21 @@ def test_signatures_for_one_release_of_the_parent_do_not_serve_another(trained: 
     trained.world.home.journal.append("release", facts)  # type: ignore[arg-type]
     with pytest.raises(GateClosed, match="E-COMPRESS-010"):
         hand_out(trained.world.ctx, result, trained.path / "out")
+
+
+@pytest.mark.parametrize("by", ["release", "model"])
+def test_nothing_leaves_of_a_model_that_was_taken_back(trained: Trained, by: str) -> None:
+    result = trained.candidate()
+    trained.release_the_parent()
+    trained.sign(result)
+    model = trained.world.home.store.read_sealed(trained.train.manifest.outputs["model"])
+    root = ROOT if by == "release" else "sha256:" + "5" * 64
+    taken_back = Revocation(root, digest_bytes(model) if by == "model" else None, trained.world.ctx.clock(), "withdrawn")
+    trained.world.home.journal.append("revocation", taken_back.to_json())
+    for leave in (lambda: hand_out(trained.world.ctx, result, trained.path / "out"), lambda: trained.sign(result)):
+        with pytest.raises(GateClosed, match="E-REVOKE-003"):
+            leave()
+    assert not (trained.path / "out").exists()
 
 
 def test_a_rejection_is_final_and_the_requester_signs_for_nothing(trained: Trained) -> None:

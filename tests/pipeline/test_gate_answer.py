@@ -194,3 +194,38 @@ def test_an_unsigned_reject_is_final_too(home: Home, request_: ApprovalRequest) 
     assert "E-GATE-012" in gate_verdict(home, request_).reason
     with pytest.raises(GateClosed, match="E-GATE-012"):
         record_answer(home, request_, STEWARD, answer("ann", envelope=envelope()), datetime.now(UTC))
+
+
+def test_an_approval_with_conditions_is_signed_with_them(home: Home, request_: ApprovalRequest) -> None:
+    given = replace(answer(), conditions="expires before 2999-01-01;\n verdict audit.utility passed")
+    made = record_answer(home, request_, STEWARD, given, datetime.now(UTC))
+    assert [str(c) for c in made.conditions] == ["expires before 2999-01-01", "verdict.audit.utility == passed"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("epsilon at most 3", "E-GATE-050"), ("epsilon <= 3", "E-GATE-042"), ("expires before 2020-01-01", "E-GATE-043")],
+)
+def test_a_condition_that_is_none_or_does_not_hold_asks_again(
+    home: Home, request_: ApprovalRequest, text: str, code: str
+) -> None:
+    assert refused(home, request_, replace(answer(), conditions=text)) == code
+
+
+def test_a_click_on_refer_is_signed_and_others_wait_for_that_role(home: Home, request_: ApprovalRequest) -> None:
+    made = record_answer(
+        home, request_, STEWARD, replace(answer(decision="refer"), refer_to="privacy_officer"), datetime.now(UTC)
+    )
+    assert (made.decision, made.refer_to) == ("refer", "privacy_officer")
+    with pytest.raises(AnswerRefused, match="E-GATE-044"):
+        record_answer(home, request_, STEWARD, answer("ann", envelope=envelope()), datetime.now(UTC))
+    officer = Seat("use", "privacy_officer", 1, ("demo_officer",))
+    later = datetime.now(UTC) + timedelta(seconds=2)
+    record_answer(home, request_, officer, answer("demo_officer"), later)
+    assert gate_verdict(home, request_).outcome == "failed"  # the officer decided; no steward has approved
+    record_answer(home, request_, STEWARD, answer("ann", envelope=envelope()), later)
+    assert gate_verdict(home, request_).outcome == "passed"
+
+
+def test_a_referral_names_a_role(home: Home, request_: ApprovalRequest) -> None:
+    assert refused(home, request_, answer(decision="refer")) == "E-GATE-052"

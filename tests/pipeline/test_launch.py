@@ -31,6 +31,7 @@ from tests.training.worlds import small_config, units
 from training.distributed import Crew, LeaderCrew, Seat, SoloCrew
 from training.engine import PrivateEngine, make_carrier
 from training.follower import TOKEN_FILE, seat_from_environment
+from training.probe import CHECKS
 from training.trainer import TrainingOutcome, train_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -240,10 +241,10 @@ def test_the_train_stage_shares_its_steps_and_charges_them_once(tmp_path: Path, 
     checked = audit(world.ctx, world.protect.digest, result.digest)
     verdicts = json.loads(world.home.store.read_plain(checked.manifest.outputs["verdicts"]))
     probed = {verdict["check"]: verdict["outcome"] for verdict in verdicts if verdict["check"].startswith("probe.")}
-    assert len(probed) == 6
-    assert {"probe.noise_scale", "probe.clipping", "probe.noise_independence"} <= probed.keys()
+    assert probed.keys() == {f"probe.{check}" for check in CHECKS}
     assert "failed" not in probed.values()
-    assert probed["probe.noise_scale"] == "passed"
+    sure = ("noise_scale", "rank_noise", "step_count", "size_independence")
+    assert {probed[f"probe.{check}"] for check in sure} == {"passed"}
 
 
 @linux

@@ -96,6 +96,23 @@ def test_nothing_is_written(home: Home, file: Path, capsys: pytest.CaptureFixtur
     assert every_byte(home.path) == before
 
 
+def test_an_audit_that_could_not_answer_is_named(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is spent: the release would be blocked by a check that is not evaluated."""
+    blind, none = tmp_path / "blind.yaml", str(tmp_path / "none")
+    value = policy_value()
+    value["audit"] = {"canaries": 20}
+    blind.write_text(yaml.safe_dump(value))
+    assert main(["plan", str(blind), "--json", "--home", none]) == 0
+    assert list(json.loads(capsys.readouterr().out)["audit_blind_spots"]) == ["probe.divisor"]
+    assert main(["plan", str(blind), "--home", none]) == 0
+    assert "warning: probe.divisor: this audit could not tell" in capsys.readouterr().out
+    seeing = tmp_path / "seeing.yaml"
+    value["audit"] = {"canaries": 200}
+    seeing.write_text(yaml.safe_dump(value))
+    assert main(["plan", str(seeing), "--json", "--home", none]) == 0
+    assert json.loads(capsys.readouterr().out)["audit_blind_spots"] == {}
+
+
 def test_it_works_without_a_home_and_makes_none(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", str(file), "--json", "--home", str(tmp_path / "none")]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -24,7 +24,7 @@ CLASSES = sorted({name for classes in GROUPS.values() for name in classes} | {"u
 READS = {
     "ingest": set(),
     "steward": {"raw", "quarantine", "vault", "pseudonym", "deny", "token", "erasure"},
-    "trainer": {"protected", "training", "checkpoint", "audit_trace", "model", "report"},
+    "trainer": {"protected", "training", "checkpoint", "audit_trace", "coins", "model", "report"},
     "releaser": {"model", "report"},
     "eraser": {"token", "erasure"},
     "auditor": set(),
@@ -37,7 +37,8 @@ def test_the_table_is_what_the_documentation_says() -> None:
     writes = {role: {name for name in CLASSES if may_write(role, name)} - READS[role] for role in ROLES}
     assert {role: names for role, names in writes.items() if names} == {
         "ingest": {"raw", "quarantine"},
-        "steward": {"protected", "training", "checkpoint", "audit_trace"},
+        "steward": {"protected", "training", "checkpoint", "audit_trace", "coins"},
+        "auditor": {"coins"},
     }
     assert not any(
         may_unwrap(nobody, name) or may_write(nobody, name) for nobody in ("", "root", "Steward") for name in CLASSES

@@ -256,15 +256,19 @@ def test_what_is_written_is_text_of_known_tokens(name: str, folder: Path) -> Non
     assert write(model, config, 1, 5, length=7, top_k=300) != again  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("name", ["llama lora", "gpt2 lora"])
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["small gpt", "llama lora", "gpt2 lora"])
 def test_the_cache_writes_what_a_whole_pass_would(name: str, folder: Path) -> None:
     model, _, _ = setting(name, folder)
     rows = torch.tensor([[3, 4, 5, 9], [1, 2, 8, 8]])
-    whole, _ = type(model).__mro__[1]._next(model, rows, None)  # type: ignore[attr-defined]
-    first, state = model._next(rows[:, :3], None)  # type: ignore[operator]
-    second, _ = model._next(rows, state)  # type: ignore[operator]
+    whole, _ = type(model).__mro__[1].following(model, rows, None)  # type: ignore[attr-defined]
+    first, state = model.following(rows[:, :3], None)  # type: ignore[operator]
+    crossed = model.branch(state, torch.tensor([1, 1, 0]))  # type: ignore[operator]
+    second, _ = model.following(rows, state)  # type: ignore[operator]
     assert torch.allclose(second[:, 1:], whole[:, 1:], atol=1e-9)
     assert not torch.allclose(first, second)
+    third, _ = model.following(rows[[1, 1, 0]], crossed)  # type: ignore[operator]
+    assert torch.allclose(third[:, 1:], whole[[1, 1, 0], 1:], atol=1e-9)
 
 
 def test_a_control_code_steers_what_is_likely(folder: Path) -> None:

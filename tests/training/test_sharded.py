@@ -258,6 +258,7 @@ def test_a_state_from_a_checkpoint_fits_the_whole_model(tmp_path: Path) -> None:
         state = TrainingState.fresh(CanaryCoins.toss(7))
         state.gradients.append(step.gradient)
         state.members.append(step.members)
+        state.work.append(step.work)
         data = pack(state, made.carrier, made.optimizer)
     again = PrivateEngine(make_carrier(config), config, units(config, 60), COINS)
     unpack(data, config, 60).restore(again.carrier, again.optimizer)

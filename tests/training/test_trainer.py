@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 from privacy.errors import BudgetExceeded, IntegrityError
 from tests.training.worlds import small_config, units
@@ -98,6 +99,9 @@ def test_a_killed_run_resumes_and_its_lost_steps_stay_charged(kill_at: int) -> N
     assert outcome.coins.commitment == kept.coins.commitment
     done = len(kept.gradients)
     np.testing.assert_array_equal(outcome.gradients[:done], np.array(kept.gradients).reshape(done, 8))
+    np.testing.assert_allclose(outcome.work.divisors, np.full(30, CONFIG.divisor), rtol=1e-6)
+    np.testing.assert_array_equal(outcome.work.updates, np.ones(30))
+    assert [w.parts for w in kept.work] == outcome.work.parts[:done].tolist()
 
 
 def test_a_resumed_run_draws_fresh_noise_and_fresh_batches() -> None:
@@ -145,7 +149,7 @@ def test_a_finished_run_that_was_killed_before_its_result_was_kept_runs_no_step_
         assert torch.equal(weight, second.weights[name])
 
 
-@pytest.mark.parametrize("damage", ["other canaries", "other units", "truncated", "not safetensors"])
+@pytest.mark.parametrize("damage", ["other canaries", "other units", "truncated", "not safetensors", "no record of the work"])
 def test_a_checkpoint_of_something_else_is_refused(damage: str) -> None:
     memory = Memory()
     train(memory)
@@ -155,6 +159,8 @@ def test_a_checkpoint_of_something_else_is_refused(damage: str) -> None:
         config = small_config(steps=30, canaries=9)
     elif damage == "other units":
         count = 21
+    elif damage == "no record of the work":  # its audit could not pass, so no step more is spent on it
+        data = save({k: t for k, t in load(data).items() if k != "secret/work_divisors"}, metadata={"version": "1"})
     else:
         data = data[:-10] if damage == "truncated" else b"pickle?"
     with pytest.raises(IntegrityError, match="E-TRAIN-021"):
@@ -165,8 +171,6 @@ def test_a_checkpoint_holds_no_key_to_replay_noise_from() -> None:
     memory = Memory()
     train(memory)
     assert memory.data is not None
-    from safetensors.torch import load
-
     assert {name.split("/")[0] for name in load(memory.data)} == {"secret", "model", "optimizer"}
     assert not [name for name in load(memory.data) if "key" in name or "seed" in name]
 

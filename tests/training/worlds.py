@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +13,9 @@ from privacy.policy import Recipe
 from training.canaries import CanaryCoins
 from training.config import TrainingConfig
 from training.data import UnitBatch, UnitData
-from training.engine import PrivateEngine, make_carrier
-from training.probe import RunRecord
+from training.engine import Memory, PrivateEngine, StepRecord, make_carrier
 from training.recipes import recipe_of
+from training.run_record import RunRecord, Terms, WorkLog
 
 SMALL = TrainingConfig(
     recipe=Recipe(
@@ -27,7 +28,7 @@ SMALL = TrainingConfig(
     divisor=40,
     canaries=200,
 )
-UNITS = 300
+UNITS, WHOLE = 300, Memory()
 
 
 def small_config(**changes: object) -> TrainingConfig:
@@ -41,12 +42,19 @@ def units(config: TrainingConfig, count: int = UNITS) -> UnitData:
     return recipe_of(config).synthetic(config, count)
 
 
-def run(engine_class: type[PrivateEngine], config: TrainingConfig = SMALL, count: int = UNITS) -> RunRecord:
+def run(
+    engine_class: type[PrivateEngine], config: TrainingConfig = SMALL, count: int = UNITS, memory: Memory = WHOLE
+) -> RunRecord:
     """A whole run of one engine; the record claims what `config` says, whatever the engine did."""
     torch.set_num_threads(1)
     coins = CanaryCoins.toss(config.canaries).coins
-    engine = engine_class(make_carrier(config), config, units(config, count), coins)
-    steps = [engine.step(number) for number in range(config.steps)]
+    engine = engine_class(make_carrier(config), config, units(config, count), coins, memory=memory)
+    return record_of(config, coins, [engine.step(number) for number in range(config.steps)])
+
+
+def record_of(config: TrainingConfig, coins: np.ndarray, steps: Sequence[StepRecord], processes: int = 1) -> RunRecord:
+    """What the audit would get of these steps, as many of them charged as the recipe has."""
+    factors = np.array([config.noise_multiplier_at(n) for n in range(config.steps)]) / (config.noise_multiplier or 1.0)
     return RunRecord(
         np.stack([s.gradient for s in steps]),
         coins,
@@ -54,6 +62,9 @@ def run(engine_class: type[PrivateEngine], config: TrainingConfig = SMALL, count
         config.noise_multiplier,
         config.clipping_norm,
         config.sampling_probability,
+        factors[: len(steps)],
+        WorkLog.of([s.work for s in steps]),
+        Terms(config.divisor, processes, len(steps), len(steps), config.steps),
     )
 
 

@@ -7,7 +7,7 @@ everywhere (`force_bundle` writes it without asking), so that only recomputing c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -19,14 +19,16 @@ from pipeline import release as releasing
 from pipeline.approve import request_release, request_use, sign_request, use_subject
 from pipeline.bundle import RELEASE_STATEMENT, view_of, write_files
 from pipeline.claims import check_layout, open_evidence
-from pipeline.evidence import MODEL_FILE, REQUIRED_VERDICTS, RunDigests
+from pipeline.coin_claims import coins_envelope, commitment_of
+from pipeline.evidence import MODEL_FILE, REQUIRED_VERDICTS, RunDigests, required_verdicts
 from pipeline.home import Home, add_person
+from pipeline.paper_facts import ReleaseFacts
 from pipeline.report import report
-from pipeline.report_page import Plot
 from pipeline.stage import ArtifactRef, StageContext, StageOutput, StageResult, run_stage
 from pipeline.training_budget import budget_scope
 from privacy.accounting import MechanismTrace, calibrate_noise, recompute_epsilon
-from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_of
+from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_bytes, digest_of
+from privacy.noise import NOISE_SOURCE, SAMPLER
 from privacy.policy import Policy
 from privacy.policy_file import policy_digest
 from privacy.signing import Custody, Person, SigningKey, TrustRoot
@@ -36,7 +38,10 @@ PEOPLE: Mapping[str, tuple[str, ...]] = {
     "demo_engineer": ("engineer", "steward"),  # the requester holds a role of the quorum: only the rule keeps them out
     "grace": ("steward",),
     "ada": ("privacy_officer", "steward"),
+    "alan": ("auditor",),
 }
+COINS: dict[str, Json] = {"canaries": 40, "drawn": "5a5a5a5a5a", "salt": "07" * 32}  # of the policy's 40 canaries
+COINS_COMMITMENT = str(commitment_of(COINS))
 MODEL = b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"w":{}}' + bytes(range(256)) * 4
 
 
@@ -51,7 +56,14 @@ class Lies:
     without_use_approval: bool = False
     use_approval_after_training: bool = False
     coins_after_training: bool = False
+    coins_by: str = "alan"  # "pipeline" for the pipeline's own key
+    coins_signed: Digest | None = None  # another commitment than the one that is used
+    coins_revealed: Mapping[str, Json] = field(default_factory=dict)
     gate_bound: float = 1.2
+    trained_on: Digest | None = None  # another protect result than the one that was validated
+    kinder_paper: str = ""  # name of the writer in pipeline.assemble that is told a smaller epsilon
+    without: tuple[str, ...] = ()  # outputs that the audit stage did not leave
+    expectation: str = "passed"  # the outcome inside the projection of the validation
     keep_epsilon: bool = False  # do not recompute the trace's epsilon after `trace` was changed
 
 
@@ -74,7 +86,6 @@ class World:
             add_person(self.home, Person(witness, self.witness_key.public_hex, ("witness",)))
         self.now = datetime.now(UTC)
         self._ledger_key = "train-1"
-        self.draws = False
         self.ctx = self.context()
 
     def context(self, run_id: str = "run-1", requested_by: str = "demo_engineer") -> StageContext:
@@ -94,15 +105,16 @@ class World:
         validate = self._validate(protect)
         if not self.lies.without_use_approval and not self.lies.use_approval_after_training:
             self._approve_use(protect, validate)
-        train = self._train(protect, validate)
+        train = self._train(self.lies.trained_on or protect, validate)
         if self.lies.use_approval_after_training:
             self._approve_use(protect, validate)
         if self.lies.coins_after_training:
-            self.home.journal.append("canary_commitment", {"run": self.ctx.run_id, "commitment": digest_of("canary coins")})
+            self.home.journal.append("canary_commitment", self._coins_used())
         audit = self._audit(protect, train)
         digests = RunDigests(ingest, protect, validate, train, audit)
         self.digests = replace(digests, report=self._report(digests))
-        self.assembled = assembling.assemble(self.ctx, self.digests)
+        with self._kinder():
+            self.assembled = assembling.assemble(self.ctx, self.digests)
         self.request = request_release(self.ctx, self.assembled.digest)
         return self
 
@@ -140,6 +152,19 @@ class World:
         write_files(folder, {**case.files, MODEL_FILE: model, RELEASE_STATEMENT: statement}, {})
         return folder
 
+    def _kinder(self) -> AbstractContextManager[object]:
+        """One paper is written as if epsilon were a tenth of what it is."""
+        name = self.lies.kinder_paper
+        if not name:
+            return nullcontext()
+        writer = getattr(assembling, name)
+
+        def lying(about: ReleaseFacts) -> object:
+            assert about.trace is not None
+            return writer(replace(about, trace=replace(about.trace, epsilon=about.trace.epsilon / 10)))
+
+        return mock.patch.object(assembling, name, lying)
+
     def later(self, hours: float) -> None:
         self.now += timedelta(hours=hours)
 
@@ -151,7 +176,8 @@ class World:
         return self._stage("protect", {"ingest": ingest}, {"protected": self._sealed("protected")}, facts)
 
     def _validate(self, protect: Digest) -> Digest:
-        projection: Json = {"verdict": self.lies.validation, "results": [{"expectation": "labels", "outcome": "passed"}]}
+        results: list[Json] = [{"expectation": "labels", "outcome": self.lies.expectation}]
+        projection: Json = {"verdict": self.lies.validation, "results": results}
         outputs = {"validation": self._plain("validate/validation.json", projection)}
         facts: dict[str, Scalar] = {"verdict": self.lies.validation, "expectations": 6, "evaluated": 6, "failed": 0}
         return self._stage("validate", {"protect": protect}, outputs, facts)
@@ -170,12 +196,13 @@ class World:
             ),
             "metrics": self._plain("train/metrics.json", {"utility": {"holdout_accuracy": 0.81, "majority_accuracy": 0.44}}),
         }
-        coins = digest_of("canary coins")
-        committed: dict[str, Json] = {"run": self.ctx.run_id, "commitment": coins}
+        outputs["coins"] = self.home.store.put_plain(
+            self._coins_envelope(), dataset=self.policy.dataset, path="train/coins.json", data_class="evidence"
+        )
         if not self.lies.coins_after_training:
-            self.home.journal.append("canary_commitment", committed)
+            self.home.journal.append("canary_commitment", self._coins_used())
         facts: dict[str, Scalar] = {
-            "canary_commitment": coins,
+            "canary_commitment": COINS_COMMITMENT,
             "steps": self.policy.recipe.steps,
             "holdout_accuracy": 0.81,
             "majority_accuracy": 0.44,
@@ -185,6 +212,15 @@ class World:
             outputs["trace"] = self._plain("train/trace.json", trace.to_json())
             facts["epsilon"] = trace.epsilon
         return self._stage("train", {"protect": protect, "use": use}, outputs, facts)
+
+    def _coins_envelope(self) -> bytes:
+        key = self.home.key if self.lies.coins_by == "pipeline" else self.keys[self.lies.coins_by]
+        signed = self.lies.coins_signed or COINS_COMMITMENT
+        return coins_envelope(key, self.home.key.public_hex, signed, self.policy.audit.canaries, self.now)
+
+    def _coins_used(self) -> dict[str, Json]:
+        facts: dict[str, Json] = {"run": self.ctx.run_id, "ledger_key": self._ledger_key, "commitment": COINS_COMMITMENT}
+        return facts | {"drawn_by": self.lies.coins_by, "envelope": digest_bytes(self._coins_envelope())}
 
     def _trace(self) -> MechanismTrace:
         budget, steps = self.policy.budget, self.policy.recipe.steps
@@ -210,10 +246,10 @@ class World:
             steps_in_model=steps,
             delta=budget.delta,
             epsilon=0.0,
-            accountant="rdp",
+            accountant="privet-rdp",
             ledger_key=self._ledger_key,
-            sampler="poisson",
-            noise_source="aes-ctr",
+            sampler=SAMPLER,
+            noise_source=NOISE_SOURCE,
         )
         honest = replace(honest, epsilon=recompute_epsilon(honest))
         told = replace(honest, **dict(self.lies.trace))  # type: ignore[arg-type]
@@ -223,7 +259,8 @@ class World:
 
     def _audit(self, protect: Digest, train: Digest) -> Digest:
         verdicts: list[Json] = []
-        for name in REQUIRED_VERDICTS:
+        asked = required_verdicts(self.policy.canonical())  # type: ignore[arg-type]
+        for name in dict.fromkeys((*REQUIRED_VERDICTS, *asked)):
             outcome = self.lies.verdicts.get(name, "passed")
             if name != "validation" and outcome != "absent":
                 verdicts.append({"check": name, "outcome": outcome, "reason": "as seen in the simulation", "evidence": None})
@@ -247,6 +284,7 @@ class World:
                 {"name": "gaussian", "level": 0.999, "epsilon_lower_bound": self.lies.gate_bound, "capped": False},
             ],
             "probe": [{"check": "noise_scale", "p_value": 0.41}, {"check": "clipping", "p_value": None}],
+            "canary_opening": {**COINS, **self.lies.coins_revealed},
         }
         outputs = {
             "verdicts": self._plain("audit/verdicts.json", verdicts),
@@ -255,19 +293,10 @@ class World:
             "attacks": self._plain("audit/attacks.json", {}),
             "harm": self._plain("audit/harm.json", {}),
         }
-        return self._stage("audit", {"protect": protect, "train": train}, outputs, {"passed": 11})
+        left = {name: ref for name, ref in outputs.items() if name not in self.lies.without}
+        return self._stage("audit", {"protect": protect, "train": train}, left, {"passed": 11})
 
     def _report(self, digests: RunDigests) -> Digest:
-        if self.draws:
-            return self._make_report(digests)
-        names = ("budget_plot", "bounds_plot", "counts_plot", "utility_plot")  # drawing is most of a run's time
-        blank = mock.Mock(return_value=Plot("not drawn in this world", b"<svg/>"))
-        with ExitStack() as patches:
-            for name in names:
-                patches.enter_context(mock.patch(f"pipeline.report.{name}", blank))
-            return self._make_report(digests)
-
-    def _make_report(self, digests: RunDigests) -> Digest:
         if not self.lies.claim_in_report:
             return report(self.ctx, digests).digest
         honest = report(replace(self.ctx, run_id="aside"), digests).manifest  # its page, with another claim written in
@@ -275,7 +304,8 @@ class World:
 
         said = json.loads(self.home.store.read_plain(honest.outputs["report_json"]))
         said["claim"] |= dict(self.lies.claim_in_report)
-        outputs = {"report_html": honest.outputs["report_html"], "report_json": self._plain("report/report.json", said)}
+        pages = {name: honest.outputs[name] for name in ("report_html", "report_zh")}
+        outputs = {**pages, "report_json": self._plain("report/report.json", said)}
         inputs = {name: digest for name, digest in digests.to_json().items() if name != "report"}
         return self._stage("report", inputs, outputs, {})
 

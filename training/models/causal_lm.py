@@ -8,6 +8,7 @@ Source: a label as a prefix that steers what is written ("control code"), Yue et
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from torch.nn import functional
 from training.data import IGNORED
 from training.models.base import UnitModel, mean_over_records
 
+_Seen = tuple[Tensor, Tensor]
 _LOGITS_AT_ONCE = 1 << 25  # numbers, when every label is tried
 
 
@@ -76,7 +78,7 @@ class CausalLm(UnitModel):
         done = torch.zeros(count, dtype=torch.bool, device=device)
         written: list[Tensor] = []
         for _ in range(length):
-            scores, state = self._next(rows, state)
+            scores, state = self.following(rows, state)
             drawn = self._draw(scores.float(), generator, temperature, top_k)
             done |= drawn == self.end
             if bool(done.all()):
@@ -87,9 +89,13 @@ class CausalLm(UnitModel):
         texts = torch.stack(written, 1).tolist() if written else [[] for _ in range(count)]
         return [text[: text.index(self.end)] if self.end in text else text for text in texts]
 
-    def _next(self, rows: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Scores after the last token, and what makes the next call cheaper."""
+    def following(self, rows: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Scores after the last token of each row, and what makes the next call on the same rows, longer, cheaper."""
         return self.scores(rows)[:, -1], None
+
+    def branch(self, state: Any, rows: Tensor) -> Any:
+        """The state of a new call whose row i goes on from row rows[i] of the call that gave `state`, which stays usable."""
+        return None
 
     def _draw(self, scores: Tensor, generator: torch.Generator, temperature: float, top_k: int) -> Tensor:
         scores = scores.index_fill(1, self.silent.to(scores.device), -math.inf)
@@ -136,6 +142,19 @@ class SmallGpt(CausalLm):
         found: Tensor = self.head(self.last(states))
         return found
 
+    def following(self, rows: Tensor, state: Any) -> tuple[Tensor, Any]:
+        past: Sequence[_Seen | None] = state or [None] * len(self.blocks)
+        done = 0 if past[0] is None else past[0][0].shape[2]
+        places = torch.arange(done, rows.shape[1], device=rows.device).repeat(len(rows), 1)
+        states, seen = self.tokens(rows[:, done:]) + self.places(places), []
+        for block, before in zip(self.blocks, past, strict=True):
+            states, now = block.step(states, before)  # type: ignore[operator]
+            seen.append(now)
+        return self.head(self.last(states[:, -1])), seen
+
+    def branch(self, state: Any, rows: Tensor) -> Any:
+        return [(key[rows], value[rows]) for key, value in state]
+
 
 class _Block(nn.Module):
     """Pre-norm attention and a hidden layer of four times the width."""
@@ -154,13 +173,21 @@ class _Block(nn.Module):
             way_back.weight.div_(factor)
 
     def forward(self, states: Tensor) -> Tensor:
+        return self.step(states, None)[0]
+
+    def step(self, states: Tensor, past: _Seen | None) -> tuple[Tensor, _Seen]:
+        """past: keys and values [rows, heads, time, width / heads] of the tokens before `states`; None where there are none."""
         rows, time, width = states.shape
         parts = self.mixed(self.before(states)).view(rows, time, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        seen = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        mask = None
+        if past is not None:
+            key, value = torch.cat([past[0], key], 2), torch.cat([past[1], value], 2)
+            mask = torch.ones(time, key.shape[2], dtype=torch.bool, device=states.device).tril(key.shape[2] - time)
+        seen = functional.scaled_dot_product_attention(query, key, value, mask, is_causal=past is None)
         states = states + self.dropout(self.out(seen.transpose(1, 2).reshape(rows, time, width)))
         after: Tensor = states + self.dropout(self.down(functional.gelu(self.up(self.between(states)))))
-        return after
+        return after, (key, value)
 
 
 class PretrainedLm(CausalLm):
@@ -176,9 +203,14 @@ class PretrainedLm(CausalLm):
         logits = self.network(input_ids=(tokens - 1).clamp(min=0), position_ids=places, use_cache=False).logits
         return functional.pad(logits, (1, 0), value=-1e4)
 
-    def _next(self, rows: Tensor, state: Any) -> tuple[Tensor, Any]:
+    def following(self, rows: Tensor, state: Any) -> tuple[Tensor, Any]:
         done = 0 if state is None else state.get_seq_length()
         places = torch.arange(done, rows.shape[1], device=rows.device).repeat(len(rows), 1)
         ids = (rows[:, done:] - 1).clamp(min=0)
         found = self.network(input_ids=ids, position_ids=places, past_key_values=state, use_cache=True)
         return functional.pad(found.logits[:, -1], (1, 0), value=-1e4), found.past_key_values
+
+    def branch(self, state: Any, rows: Tensor) -> Any:
+        grown = copy.deepcopy(state)
+        grown.batch_select_indices(rows)
+        return grown

@@ -77,7 +77,8 @@ class TextHead(Encoding):
 
     def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """float32 [units, records, labels]."""
-        features = inputs["features"].to(next(self.head.parameters()).dtype)
+        weights = next(self.head.parameters(), None)  # int8 layers have none, and compute in float32
+        features = inputs["features"].to(torch.float32 if weights is None else weights.dtype)
         scores: Tensor = self.head(features.flatten(0, 1))
         return scores.view(*features.shape[:2], -1)
 

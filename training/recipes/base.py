@@ -10,30 +10,35 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from privacy.canonical import Json
 from training.config import TrainingConfig
 from training.data import IGNORED, Record, UnitData
-from training.evaluate import Utility, predictions
+from training.evaluate import Utility, predictions, scores
 from training.models.base import UnitModel
 
 Built = TypeVar("Built")
 
 
-class Recipe(Protocol):
-    """One architecture with its encoding. Implementations hold no state: everything comes from `config`.
-
-    classifies: whether `UnitModel.outputs` scores the policy's labels, so that tables of predicted labels make sense.
-    """
-
-    classifies: bool
+class Encoder(Protocol):
+    """The half of a recipe that turns records into inputs."""
 
     def encode(self, grouped: Mapping[str, Sequence[Record]], config: TrainingConfig) -> UnitData:
         """Arrays of the units. Raises DataError E-TRAIN-010 on an undeclared label."""
 
     def prepare(self, data: UnitData, config: TrainingConfig) -> UnitData:
         """The frozen part of the model, run once over every record; `data` itself where nothing is frozen."""
+
+
+class Recipe(Encoder, Protocol):
+    """One architecture with its encoding. Implementations hold no state: everything comes from `config`.
+
+    classifies: whether `UnitModel.outputs` scores the policy's labels, so that tables of predicted labels make sense.
+    """
+
+    classifies: bool
 
     def build(self, config: TrainingConfig) -> UnitModel:
         """Initial weights: from `init_seed` alone, or from the declared pretrained weights."""
@@ -46,6 +51,12 @@ class Recipe(Protocol):
 
     def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
         """What a consumer of the model would get back for each text: its label, or what the model writes."""
+
+    def right(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> npt.NDArray[np.float64]:
+        """float64 [units, max_records]: how right the answer to each record is, in [0, 1]; NaN where the model is not asked."""
+
+    def label_scores(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> npt.NDArray[np.float32] | None:
+        """float32 [texts, labels]: what the model makes of each text, for one who sent nothing else; None: it reads no text."""
 
     def describe(self, config: TrainingConfig) -> dict[str, Json]:
         """Public: everything that whoever gets the released tensors needs to rebuild the model."""
@@ -67,10 +78,20 @@ def synthetic_labels(config: TrainingConfig, units: int) -> np.ndarray:
     return labels
 
 
-def top_labels(recipe: Recipe, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
-    """The most likely label of each text, each as a unit of its own; no score leaves."""
+def right_labels(model: UnitModel, data: UnitData) -> npt.NDArray[np.float64]:
+    """`Recipe.right` of a model that classifies each record: 1 where the likeliest label is the record's own, else 0."""
+    return np.where(data.present, predictions(model, data) == data.labels, np.nan)
+
+
+def text_scores(recipe: Encoder, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> npt.NDArray[np.float32]:
+    """float32 [texts, labels], each text as a unit of its own."""
     if not texts:
-        return []
+        return np.zeros((0, len(config.labels)), dtype=np.float32)
     rows = {f"{n:08d}": [Record(f"{n:08d}", str(n), text, config.labels[0])] for n, text in enumerate(texts)}
-    found = predictions(model, recipe.prepare(recipe.encode(rows, config), config))
-    return [config.labels[int(index)] for index in found[:, 0]]
+    found: npt.NDArray[np.float32] = scores(model, recipe.prepare(recipe.encode(rows, config), config))[:, 0]
+    return found
+
+
+def top_labels(recipe: Encoder, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
+    """The most likely label of each text, each as a unit of its own; no score leaves."""
+    return [config.labels[int(index)] for index in text_scores(recipe, model, texts, config).argmax(1)]

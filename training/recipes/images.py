@@ -14,7 +14,7 @@ from training.data import Record, UnitData, build_units
 from training.evaluate import Utility, utility
 from training.models.base import UnitModel
 from training.models.image_cnn import GREY_MIDDLE, ImageCnn
-from training.recipes.base import seeded, synthetic_labels
+from training.recipes.base import right_labels, seeded, synthetic_labels
 
 
 class ImagesRecipe:
@@ -51,6 +51,12 @@ class ImagesRecipe:
 
     def utility(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> Utility | None:
         return utility(model, data)
+
+    def right(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> np.ndarray:
+        return right_labels(model, data)
+
+    def label_scores(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> None:
+        """It reads no text."""
 
     def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
         """It reads no text: to each it says what it says to an empty picture."""

@@ -83,10 +83,9 @@ class PrivateTextRecipe:
         """accuracy: how often a text is likeliest after its own label's control code. bits_per_character: of holdout texts
         after their own code; of_other_labels: after the others', on average. Over a bounded number of records."""
         assert isinstance(model, CausalLm)
-        rows, columns = np.nonzero(data.present)
+        rows, columns = _judged(data, config)
         if not len(rows):
             return None
-        rows, columns = rows[: max(64, _JUDGED // len(config.labels))], columns[: max(64, _JUDGED // len(config.labels))]
         tokens, labels = data.inputs["tokens"][rows, columns], data.labels[rows, columns]
         codec = codec_of(config)
         spent = _nats(model, tokens) * np.count_nonzero(tokens, axis=1)[:, None]  # nats of each text, by control code
@@ -104,6 +103,19 @@ class PrivateTextRecipe:
                 "bits_per_character_of_other_labels": round(float(others.sum()) / per_character, 3),
             },
         )
+
+    def right(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> np.ndarray:
+        """1 where a text is likeliest after its own label's control code, over the records that `utility` judges."""
+        assert isinstance(model, CausalLm)
+        found = np.full(data.labels.shape, np.nan)
+        rows, columns = _judged(data, config)
+        if len(rows):
+            likeliest = _nats(model, data.inputs["tokens"][rows, columns]).argmin(1)
+            found[rows, columns] = likeliest == data.labels[rows, columns]
+        return found
+
+    def label_scores(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> None:
+        """It writes, and takes no text to answer."""
 
     def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
         """What it writes, label by label in turns: it takes no text to go on from. Unredacted; the caller redacts."""
@@ -191,6 +203,13 @@ def load_language_model(found: Pretrained) -> Any:
             "Give a folder of a Llama- or GPT-2-like model",
         ) from None
     return network.train()  # as a model of torch starts; there is no dropout but the recipe's
+
+
+def _judged(data: UnitData, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
+    """(units, records) of a bounded number of records, in order."""
+    rows, columns = np.nonzero(data.present)
+    most = max(64, _JUDGED // len(config.labels))
+    return rows[:most], columns[:most]
 
 
 def _nats(model: CausalLm, tokens: np.ndarray) -> np.ndarray:

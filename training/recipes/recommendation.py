@@ -69,14 +69,15 @@ class RecommendationRecipe:
         if not asked.any():
             return None
         seen = _chosen_elsewhere(data, len(config.labels))
-        assert isinstance(model, TwoTower)
-        learnt = model.popularity.weight.detach().float().numpy()[:, 0]
         counted = np.bincount(data.labels[data.present], minlength=len(config.labels)).astype(np.float32)
         hit = {
             "model": hit_rate(scores(model, data), data, seen, asked),
-            "private_popularity": hit_rate(learnt, data, seen, asked),
             "holdout_popularity": hit_rate(counted, data, seen, asked),
         }
+        learnt = {}
+        if isinstance(model, TwoTower):  # an exported graph does not say which of its tensors that is
+            popular = model.popularity.weight.detach().float().numpy()[:, 0]
+            learnt["hit_rate_at_10_of_private_popularity"] = round(hit_rate(popular, data, seen, asked), 3)
         return Utility(
             accuracy=round(hit["model"], 3),
             majority=round(hit["holdout_popularity"], 3),
@@ -84,11 +85,30 @@ class RecommendationRecipe:
             units=int(asked.any(1).sum()),
             more={
                 "hit_rate_at_10": round(hit["model"], 3),
-                "hit_rate_at_10_of_private_popularity": round(hit["private_popularity"], 3),
+                **learnt,
                 "hit_rate_at_10_of_holdout_popularity": round(hit["holdout_popularity"], 3),
                 "hit_rate_at_10_of_chance": round(min(1.0, _SHOWN / len(config.labels)), 3),
             },
         )
+
+    def right(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> npt.NDArray[np.float64]:
+        """Hits among ten, of users with a history."""
+        asked = data.present & (data.present.sum(1, keepdims=True) > 1)
+        if not asked.any():
+            return np.full(data.labels.shape, np.nan)
+        return hits(scores(model, data), data, _chosen_elsewhere(data, len(config.labels)), asked)
+
+    def label_scores(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> FloatArray | None:
+        """What is shown to a user of whom one record is known: the first item of the catalogue, with the text as its words."""
+        if config.max_records < 2:
+            return None
+        if not texts:
+            return np.zeros((0, len(config.labels)), dtype=np.float32)
+        first = config.labels[0]
+        users = [(f"{n:08d}", text) for n, text in enumerate(texts)]
+        grouped = {user: [Record(user, f"{user}a", text, first), Record(user, f"{user}b", "", first)] for user, text in users}
+        found: FloatArray = scores(model, self.encode(grouped, config))[:, 1]
+        return found
 
     def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
         """The top item for somebody of whom nothing is known: a text alone is no history."""
@@ -129,19 +149,26 @@ def item_features(texts: Sequence[str], width: int) -> FloatArray:
 
 
 def hit_rate(ranked: npt.NDArray[np.floating], data: UnitData, seen: npt.NDArray[np.bool_], asked: np.ndarray) -> float:
-    """Share of the `asked` records whose item is among the first ten that the user has not `seen`.
+    """Share of the `asked` records whose item is among the first ten that the user has not `seen`."""
+    return float(hits(ranked, data, seen, asked)[asked].mean())
+
+
+def hits(
+    ranked: npt.NDArray[np.floating], data: UnitData, seen: npt.NDArray[np.bool_], asked: np.ndarray
+) -> npt.NDArray[np.float64]:
+    """float64 [units, records]: of the `asked` records, whether the item is among the first ten not `seen`; NaN of others.
 
     ranked: [items] or [units, records, items]. Of tied items that don't all fit, a share counts.
     """
-    hits = []
+    found = np.full(data.labels.shape, np.nan)
     ranked = np.broadcast_to(ranked, seen.shape)
     for unit in np.flatnonzero(asked.any(1)):
         columns = asked[unit]
         values = np.where(seen[unit, columns], -np.inf, ranked[unit, columns])
         target = np.take_along_axis(values, data.labels[unit, columns][:, None], 1)
         above, level = (values > target).sum(1), (values == target).sum(1)
-        hits.append(np.clip((_SHOWN - above) / level, 0.0, 1.0))
-    return float(np.concatenate(hits).mean())
+        found[unit, columns] = np.clip((_SHOWN - above) / level, 0.0, 1.0)
+    return found
 
 
 def _chosen_elsewhere(data: UnitData, items: int) -> npt.NDArray[np.bool_]:

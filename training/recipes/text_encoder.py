@@ -21,7 +21,7 @@ from training.models.text_encoder import PretrainedBody, ScratchBody, TextEncode
 from training.models.text_head import make_head
 from training.pretrained import load_body
 from training.recipes import frozen
-from training.recipes.base import seeded, synthetic_labels, top_labels
+from training.recipes.base import seeded, synthetic_labels
 from training.recipes.measures import encoder_utility
 from training.recipes.text_mlp import HASHED_FEATURES, HashedText
 
@@ -81,9 +81,6 @@ class TextEncoderRecipe(HashedText):
 
     def utility(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> Utility | None:
         return encoder_utility(self, model, data, config)
-
-    def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
-        return top_labels(self, model, texts, config)
 
     def describe(self, config: TrainingConfig) -> dict[str, Json]:
         recipe = config.recipe

@@ -12,7 +12,7 @@ from training.data import Record, UnitData, build_units, token_ids
 from training.evaluate import Utility, utility
 from training.models.base import UnitModel
 from training.models.text_mlp import TextMlp
-from training.recipes.base import seeded, synthetic_labels, top_labels
+from training.recipes.base import right_labels, seeded, synthetic_labels, text_scores, top_labels
 
 HASHED_FEATURES = (
     "words and word pairs, lower-cased; characters and character pairs for CJK; digits as one sign; placeholders by type; "
@@ -47,15 +47,21 @@ class HashedText:
     def utility(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> Utility | None:
         return utility(model, data)
 
+    def right(self, model: UnitModel, data: UnitData, config: TrainingConfig) -> np.ndarray:
+        return right_labels(model, data)
+
+    def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
+        return top_labels(self, model, texts, config)
+
+    def label_scores(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> np.ndarray | None:
+        return text_scores(self, model, texts, config)
+
 
 class TextMlpRecipe(HashedText):
     def build(self, config: TrainingConfig) -> UnitModel:
         recipe = config.recipe
         labels, buckets, width = len(config.labels), recipe.hash_buckets, recipe.embedding_width
         return seeded(recipe.init_seed, lambda: TextMlp(labels, buckets, width, recipe.dropout))
-
-    def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
-        return top_labels(self, model, texts, config)
 
     def describe(self, config: TrainingConfig) -> dict[str, Json]:
         return {

@@ -11,7 +11,7 @@ from training.config import TrainingConfig
 from training.data import Record, UnitData, build_units, hashed, words
 from training.models.base import UnitModel
 from training.models.text_rnn import TextRnn
-from training.recipes.base import seeded, top_labels
+from training.recipes.base import seeded
 from training.recipes.text_mlp import HashedText
 
 _FEATURES = (
@@ -34,9 +34,6 @@ class TextRnnRecipe(HashedText):
         recipe, labels = config.recipe, len(config.labels)
         shape = (labels, recipe.hash_buckets, recipe.embedding_width, recipe.hidden_layers)
         return seeded(recipe.init_seed, lambda: TextRnn(*shape, recipe.cell, recipe.dropout))
-
-    def respond(self, model: UnitModel, texts: Sequence[str], config: TrainingConfig) -> list[str]:
-        return top_labels(self, model, texts, config)
 
     def describe(self, config: TrainingConfig) -> dict[str, Json]:
         recipe = config.recipe

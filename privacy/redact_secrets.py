@@ -1,0 +1,79 @@
+"""A list of secrets (canaries, planted values) and where they stand in a text, or may be about to stand.
+
+Guarantee: a secret is found whatever its case, spaces, dashes, dots and full-width forms; `pending` is at or before the start
+of every secret that the end of the text cuts off.
+Not covered: secrets cut into pieces with other signs between, said backwards, or spelled out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from privacy.detect import Finding
+from privacy.errors import UsageError
+from privacy.recognizers.view import View, all_latin, view_of
+
+SECRET = "SECRET"  # noqa: S105 (the name of a type)
+_MIN_SIGNS = 4
+_IGNORED = frozenset(" \t\r\n-_.·")
+
+
+class SecretList:
+    """Each secret at least four letters or digits long, else UsageError E-REDACT-002: shorter ones would blank plain text."""
+
+    def __init__(self, secrets: Sequence[str]) -> None:
+        squeezed = {_squeeze(view_of(secret))[0] for secret in secrets}
+        if any(len(secret) < _MIN_SIGNS for secret in squeezed):
+            raise UsageError(
+                "E-REDACT-002",
+                f"a secret to redact has under {_MIN_SIGNS} letters or digits",
+                "Remove it from the list, or list the longer value it is a part of",
+            )
+        self._secrets = tuple(sorted(squeezed, key=lambda secret: (-len(secret), secret)))
+        self._begun = frozenset(secret[:size] for secret in squeezed for size in range(1, len(secret)))
+        self._longest = max(map(len, squeezed), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self._secrets)
+
+    def find(self, text: str) -> list[Finding]:
+        if not self._secrets:
+            return []
+        view = view_of(text)
+        squeezed, positions = _squeeze(view)
+        findings = []
+        for secret in self._secrets:
+            at = squeezed.find(secret)
+            while at >= 0:
+                start, end = view.original(positions[at], positions[at + len(secret) - 1] + 1)
+                findings.append(Finding(start, end, SECRET, 1.0, "secret_list", "1"))
+                at = squeezed.find(secret, at + 1)
+        return findings
+
+    def pending(self, text: str, low: int) -> int:
+        """The lowest offset from `low` on where a secret may have begun that `text` does not finish; else len(text)."""
+        if not self._secrets or low >= len(text):
+            return len(text)
+        forms = {text, all_latin(text)}  # a look-alike letter is read as Latin only when its word has gone on
+        return max(low, min(self._pending(form) for form in forms))
+
+    def _pending(self, text: str) -> int:
+        view = view_of(text)
+        squeezed, positions = _squeeze(view)
+        for size in range(min(self._longest - 1, len(squeezed)), 0, -1):
+            if squeezed[-size:] in self._begun:
+                return view.original(positions[-size], positions[-size] + 1)[0]
+        return len(text)
+
+
+def _squeeze(view: View) -> tuple[str, list[int]]:
+    """The view in lower case without spaces and dashes, and the view offset of each sign left."""
+    signs: list[str] = []
+    positions: list[int] = []
+    for index, char in enumerate(view.text):
+        if char in _IGNORED:
+            continue
+        for sign in char.casefold():
+            signs.append(sign)
+            positions.append(index)
+    return "".join(signs), positions
