@@ -3,8 +3,9 @@
     python benchmarks/audits.py [--json] [--quick] [--only probe,bounds,text,outputs,bundle]
 
 probe: planted defects, false alarms, what canaries cost, power of the gate. bounds: the three lower bounds and membership
-inference on one task. text: exposure of planted secrets and verbatim spans. outputs: leaks of the redactor over every split of a
-stream. bundle: verification of a whole bundle, changed bytes, bad bundles. Every row is a real run; seconds hold for this machine.
+inference on one task. text: exposure of planted secrets and verbatim spans. outputs: leaks of the redactor over every split
+of a stream. bundle: verification of a whole bundle, changed bytes, bad bundles. Every row is a real run; seconds hold for
+this machine.
 """
 
 from __future__ import annotations

@@ -162,7 +162,9 @@ def _policy_commands(tree: Tree) -> None:  # type: ignore[valid-type]
 def _run_commands(tree: Tree) -> None:  # type: ignore[valid-type]
     init = _leaf(tree, "init", commands.init, "make a new Privet home")
     _home(init)
-    init.add_argument("--demo-identities", action="store_true", help="with key pairs for a demo engineer, steward, officer and auditor")
+    init.add_argument(
+        "--demo-identities", action="store_true", help="with key pairs for a demo engineer, steward, officer and auditor"
+    )
     about = "PostgreSQL (15 or later) for vault, journal and ledger; no password in it (default: SQLite files in the home)"
     init.add_argument("--database", metavar="DSN", help=about)
     backends = ("local", "openbao", "aws", "pkcs11")
