@@ -31,7 +31,7 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-_HEADS = _words("Al Ber Cal Dor El Fen Gar Hal Ing Jor Kel Lan Mar Nor Os Per Quin Ros Sel Tam Ul Ver Wes Yor")
+_HEADS = _words("Al Ber Cal Dor El Fen Gar Hal Ing Jor Kel Lan Mar Nor Os Per Quin Ros Sel Tam Ul Vin Wes Yor")
 _GIVEN_ENDS = _words("a an en er ia ine io is ley o on y")
 _FAMILY_ENDS = _words("berg bury den ford gate ham hurst land ley man mond more sen shaw ski son stein ton ward wick wood")
 _MAIL_ENDS = _words("com net org de co.uk fr io cn")

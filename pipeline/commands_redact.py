@@ -79,8 +79,9 @@ def _secrets(path: Path | None) -> list[str]:
     try:
         return [line for line in _text(path.read_bytes()).splitlines() if line.strip()]
     except OSError as error:
-        cause = f"the list of secrets can't be read ({error.strerror})"
-        raise DataError("E-REDACT-007", cause, "Name a file with one value a line") from None
+        raise DataError(
+            "E-REDACT-007", f"the list of secrets can't be read ({error.strerror})", "Name a file with one value a line"
+        ) from None
 
 
 def _not_utf8() -> DataError:

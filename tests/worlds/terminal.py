@@ -71,7 +71,9 @@ class Terminal:
     def write_policy(self, **changes: object) -> None:
         # The audits' false alarms, one run in a thousand by default, would fail one of these many runs now and then.
         # At that level the divisor check needs the batch sizes of more than 20 steps to have its say.
+        # Of 60 units, a fifth held out is now and then fewer than the ten that a membership audit needs.
         calm = {"audit.probe_level": 1e-9, "audit.gate_level": 1 - 1e-9, "audit.canaries": 160, "recipe.steps": 40}
+        calm["audit.holdout_share"] = 0.4
         value = policy_value(**{**calm, **changes})
         self.policy.write_text(yaml.safe_dump(value, sort_keys=False))
 
