@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from unittest import mock
@@ -264,14 +264,14 @@ def test_a_write_that_fails_leaves_no_partial_object(terminal: Terminal, number:
 
 def test_a_fault_right_before_the_release_leaves_no_plain_model(stopped: StoppedBefore, tmp_path: Path) -> None:
     terminal = copy_of(stopped("release"), tmp_path)
-    real = Journal.append
+    real = Journal.append_many
 
-    def append(journal: Journal, kind: str, facts: Mapping[str, Json]) -> Entry:
-        if kind == "release":
+    def append_many(journal: Journal, items: Sequence[tuple[str, Mapping[str, Json]]]) -> list[Entry]:
+        if any(kind == "release" for kind, _ in items):
             raise EnvironmentFault("E-DB-001", "the disk is full", "Free some space")
-        return real(journal, kind, facts)
+        return real(journal, items)
 
-    with mock.patch.object(Journal, "append", append):
+    with mock.patch.object(Journal, "append_many", append_many):
         said = terminal.run()
     assert (said.code, said.fault) == (2, "E-DB-001")
     assert terminal.leftovers() == []
