@@ -54,10 +54,12 @@ sampler|sampler|抽样器
 noise_source|source of the noise|噪声来源
 steinke|Steinke (one run)|Steinke（单次运行）
 fdp|f-DP (one run)|f-DP（单次运行）
-gaussian|Gaussian|高斯
+gaussian|Gaussian, of sums|高斯（总和）
+gaussian_traced|Gaussian, of every step|高斯（逐步）
 fair secret coins only|fair secret coins only|仅需公平的秘密硬币
 a Gaussian trade-off curve|a Gaussian trade-off curve|高斯权衡曲线
 independent, nearly Gaussian scores of disjoint coordinates|independent, nearly Gaussian scores of disjoint coordinates|互不相交坐标上独立且近似高斯的得分
+independent, nearly Gaussian scores of disjoint coordinates, and noise of mean zero that is unrelated from step to step, which the probe tests|independent, nearly Gaussian scores of disjoint coordinates, and noise of mean zero that is unrelated from step to step, which the probe tests|互不相交坐标上独立且近似高斯的得分，且噪声均值为零、逐步无关（由探针检验）
 bounds|lower bounds|下界
 claimed_epsilon|claimed epsilon|声明的 epsilon
 canaries|canaries|金丝雀样本

@@ -133,7 +133,7 @@ _SHOWN: Mapping[str, tuple[str, ...]] = {
     "protect": ("records", "units", "entities", "suppressed"),
     "validate": ("verdict", "evaluated", "residual_pii"),
     "train": ("mechanism", "epsilon", "delta", "holdout_accuracy", "majority_accuracy"),
-    "audit": ("claimed_epsilon", "epsilon_lower_bound_gaussian", "failed", "not_evaluated"),
+    "audit": ("claimed_epsilon", "epsilon_lower_bound_gaussian_traced", "failed", "not_evaluated"),
     "report": ("figures",),
     "assemble": ("files", "verdicts_blocking"),
     "release": ("files",),

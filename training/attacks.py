@@ -56,4 +56,5 @@ def traced_gaussian_lower_bound(
         return EPSILON_CAP
     mu = float(inside.mean()) / deviation
     error = np.hypot(float(inside.std(ddof=1)) / deviation / np.sqrt(inside.size), mu / np.sqrt(2 * outside.size))
-    return min(gaussian_epsilon(max(mu - float(stats.norm.isf(1 - level)) * float(error), 0.0), delta), EPSILON_CAP)
+    quantile = float(stats.t.isf(1 - level, inside.size - 1))  # the spread inside is estimated, too, from few canaries
+    return min(gaussian_epsilon(max(mu - quantile * float(error), 0.0), delta), EPSILON_CAP)

@@ -66,10 +66,11 @@ def test_the_bounds_are_published_with_level_and_assumption(honest: tuple[Traini
         ("steinke", 0.95),
         ("fdp", 0.95),
         ("gaussian", 0.95),
-        ("gaussian", 0.999),
+        ("gaussian_traced", 0.95),
+        ("gaussian_traced", 0.999),
     ]
     assert all(b["assumes"] for b in found["bounds"])
-    assert 0 <= found["bounds"][3]["epsilon_lower_bound"] <= found["bounds"][2]["epsilon_lower_bound"] < 8
+    assert 0 <= found["bounds"][4]["epsilon_lower_bound"] <= found["bounds"][3]["epsilon_lower_bound"] < 8
 
 
 def test_no_membership_of_a_real_unit_leaves_the_audit(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
@@ -201,10 +202,10 @@ def test_an_epsilon_over_the_approval_is_caught(honest: tuple[TrainingWorld, Sta
 def test_the_gate_reads_the_bound_of_its_own_level_only(honest: tuple[TrainingWorld, StageResult, StageResult]) -> None:
     world, run, _ = honest
     claim = _claim(world, run)
-    lucky = [Bound("gaussian", 0.95, 99.0, ""), Bound("steinke", 0.999, 99.0, "")]
+    lucky = [Bound("gaussian_traced", 0.95, 99.0, ""), Bound("steinke", 0.999, 99.0, "")]
     assert bound_verdict(lucky, claim, 0.999).outcome == "not_evaluated"
-    assert bound_verdict([*lucky, Bound("gaussian", 0.999, 3.0, "")], claim, 0.999).outcome == "passed"
-    assert bound_verdict([Bound("gaussian", 0.999, bounds.EPSILON_CAP, "")], claim, 0.999).outcome == "failed"
+    assert bound_verdict([*lucky, Bound("gaussian_traced", 0.999, 3.0, "")], claim, 0.999).outcome == "passed"
+    assert bound_verdict([Bound("gaussian_traced", 0.999, bounds.EPSILON_CAP, "")], claim, 0.999).outcome == "failed"
 
 
 def test_a_verdict_shows_the_claim_rounded_up_and_the_bound_down(
@@ -212,11 +213,11 @@ def test_a_verdict_shows_the_claim_rounded_up_and_the_bound_down(
 ) -> None:
     world, run, _ = honest
     claim = replace(_claim(world, run), epsilon=7.575063)
-    passed = bound_verdict([Bound("gaussian", 0.999, 1.809269, "")], claim, 0.999)
+    passed = bound_verdict([Bound("gaussian_traced", 0.999, 1.809269, "")], claim, 0.999)
     assert passed.reason == "epsilon 7.5751 is not refuted at confidence 0.999 (lower bound 1.8092)"
-    failed = bound_verdict([Bound("gaussian", 0.999, 7.575064, "")], claim, 0.999)
+    failed = bound_verdict([Bound("gaussian_traced", 0.999, 7.575064, "")], claim, 0.999)
     assert failed.reason == "at confidence 0.999, epsilon is at least 7.575064, above the claimed 7.575063"
-    capped = bound_verdict([Bound("gaussian", 0.999, bounds.EPSILON_CAP, "")], claim, 0.999)
+    capped = bound_verdict([Bound("gaussian_traced", 0.999, bounds.EPSILON_CAP, "")], claim, 0.999)
     assert "epsilon is at least 10000 (the most that is computed), above" in capped.reason
 
 

@@ -111,7 +111,7 @@ FIELDS = {
     "clipping_norm noise_multiplier sampling_probability steps sampler divisor accountant second_accountant amplification "
     "released search pretrained outside_mechanism randomness spent cap trust_model side_channels collection noise_source "
     "exact_outputs runs",
-    "audit": "lower_bound_gaussian_0.999 probe_noise_scale canaries coins coins_entry coins_drawn_by membership_auc "
+    "audit": "lower_bound_gaussian_traced_0.999 probe_noise_scale canaries coins coins_entry coins_drawn_by membership_auc "
     "membership_tpr exposure memorisation gate_level report_level shadows",
     "personal-data": "recall precision miss_bound steward_review treatment validate_residual_pii entities redaction.survived",
     "utility": "holdout_accuracy majority_accuracy non_private_accuracy groups swaps limits min_group",
@@ -188,7 +188,7 @@ def test_a_measured_figure_of_a_document_names_the_digest_it_came_from(bundle: P
     value = json.loads((bundle / "report.json").read_bytes())
     files = {f["path"]: f["sha256"] for f in json.loads((bundle / "evidence.json").read_bytes())["files"]}
     assert named(value, "claim", "noise_multiplier")["source"] == files["trace.json"]
-    assert named(value, "audit", "lower_bound_gaussian_0.999")["source"] == files["audit/bounds.json"]
+    assert named(value, "audit", "lower_bound_gaussian_traced_0.999")["source"] == files["audit/bounds.json"]
     assert named(value, "personal-data", "redaction.survived")["source"] == files["audit/redaction.json"]
     assert named(value, "identity", "model_digest")["value"] == files["model.safetensors"]
     assert files["report.zh.html"]

@@ -25,6 +25,16 @@ def test_the_truth_is_exceeded_no_more_often_than_the_level_allows() -> None:
         assert above <= 78, mu
 
 
+def test_at_the_level_of_the_gate_the_truth_is_exceeded_once_in_a_thousand_runs() -> None:
+    """20,000 runs at 99.9 %, few canaries and many: 20 expected, 38 would be four deviations above."""
+    rng = np.random.default_rng(5)
+    for canaries in (20, 200):
+        truth = gaussian_epsilon(2.0, DELTA)
+        runs = (trace(rng, 2.0, steps=8, canaries=canaries) for _ in range(20_000))
+        above = sum(traced_gaussian_lower_bound(*run, DELTA, 0.999) > truth for run in runs)
+        assert above <= 38, canaries
+
+
 def test_it_is_tight_and_refutes_half_of_the_noise() -> None:
     rng = np.random.default_rng(4)
     found = [traced_gaussian_lower_bound(*trace(rng, 1.5, canaries=500), DELTA, 0.95) for _ in range(20)]

@@ -281,7 +281,7 @@ class World:
                     "capped": False,
                     "assumes": "independent scores",
                 },
-                {"name": "gaussian", "level": 0.999, "epsilon_lower_bound": self.lies.gate_bound, "capped": False},
+                {"name": "gaussian_traced", "level": 0.999, "epsilon_lower_bound": self.lies.gate_bound, "capped": False},
             ],
             "probe": [{"check": "noise_scale", "p_value": 0.41}, {"check": "clipping", "p_value": None}],
             "canary_opening": {**COINS, **self.lies.coins_revealed},
