@@ -18,6 +18,7 @@ from typing import Final
 from pipeline.evidence import is_pipeline
 from privacy.canonical import Digest, Json, digest_of
 from privacy.errors import IntegrityError, PolicyError, UsageError
+from privacy.moments import moment_of
 from privacy.rounding import shown_up
 from privacy.signing import Person, Signed, SigningKey, TrustRoot, make_statement, seal_envelope
 from privacy.verdict import Verdict
@@ -185,11 +186,7 @@ def _is_reason(text: str) -> bool:
 
 
 def _time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise _malformed() from None
-    if moment.tzinfo is None:
+    if (moment := moment_of(text)) is None:
         raise _malformed()
     return moment
 

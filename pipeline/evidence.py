@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Literal, TypedDict
 
 from privacy.canonical import Digest, Json, canonical_json, digest_of, is_digest, merkle_root
 from privacy.checkpoint import COSIGNATURE, Verifier
 from privacy.errors import IntegrityError, PolicyError
 from privacy.gates import GateName, Requirement, Risk
+from privacy.moments import moment_of
 from privacy.noise_schedule import Schedule, schedule_of
 from privacy.signing import Person, TrustRoot
 
@@ -97,13 +98,13 @@ REQUIRED_VERDICTS: Final[tuple[str, ...]] = (
 )
 
 
-class _Reader:
+class Reader:
     """Typed access to nested JSON; a wrong type raises TypeError."""
 
     def __init__(self, value: Json) -> None:
         self._value = value
 
-    def _at(self, *path: str) -> Json:
+    def at(self, *path: str) -> Json:
         value = self._value
         for name in path:
             if not isinstance(value, Mapping):
@@ -112,25 +113,25 @@ class _Reader:
         return value
 
     def text(self, *path: str) -> str:
-        value = self._at(*path)
+        value = self.at(*path)
         if not isinstance(value, str):
             raise TypeError
         return value
 
     def whole(self, *path: str) -> int:
-        value = self._at(*path)
+        value = self.at(*path)
         if not isinstance(value, int) or isinstance(value, bool):
             raise TypeError
         return value
 
     def real(self, *path: str) -> float:
-        value = self._at(*path)
+        value = self.at(*path)
         if not isinstance(value, int | float) or isinstance(value, bool):
             raise TypeError
         return float(value)
 
     def counts(self, *path: str) -> dict[str, int]:
-        value = self._at(*path)
+        value = self.at(*path)
         if not isinstance(value, Mapping):
             raise TypeError
         return {name: self.whole(*path, name) for name in value}
@@ -138,12 +139,12 @@ class _Reader:
     def shares(self, *path: str) -> list[tuple[float, float]]:
         """Pairs of numbers; none where nothing is said."""
         try:
-            value = self._at(*path)
+            value = self.at(*path)
         except KeyError:
             return []
         if not isinstance(value, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in value):
             raise TypeError
-        return [(_Reader({"n": share}).real("n"), _Reader({"n": factor}).real("n")) for share, factor in value]
+        return [(Reader({"n": share}).real("n"), Reader({"n": factor}).real("n")) for share, factor in value]
 
     def releases_embeddings(self) -> bool:
         """A policy from before there was such a field releases none."""
@@ -154,14 +155,14 @@ class _Reader:
 
     def plants_secrets(self) -> bool:
         """A policy from before there were planted secrets has none."""
-        audit = self._at("audit")
+        audit = self.at("audit")
         if not isinstance(audit, Mapping):
             raise TypeError
         return audit.get("secrets") is not None
 
     def risk_class(self) -> _RiskClass:
         """What approvals say of risk, officer and break-glass; a policy from before they were there has none of them."""
-        said = self._at("approvals")
+        said = self.at("approvals")
         if not isinstance(said, Mapping):
             raise TypeError
         risk, officer, glass = said.get("risk", "low"), said.get("officer", "privacy_officer"), said.get("break_glass")
@@ -177,10 +178,10 @@ class _RiskClass(TypedDict):
     break_glass: tuple[str, ...]
 
 
-def _about_harm(policy: _Reader) -> bool:
+def _about_harm(policy: Reader) -> bool:
     """Groups to compare, a classifier of what is written, or a model that reads texts, in which terms can be swapped."""
     try:
-        harm = {name: policy._at("audit", "harm", name) for name in ("groups", "classifier", "swaps")}
+        harm = {name: policy.at("audit", "harm", name) for name in ("groups", "classifier", "swaps")}
     except KeyError:  # of a policy whose words are missing the most is asked
         return True
     reads = policy.text("recipe", "model") not in ("image_cnn", "causal_lm")
@@ -188,7 +189,7 @@ def _about_harm(policy: _Reader) -> bool:
 
 
 # Verdicts that a policy asks for besides: by name, whether it does.
-_ASKED: Final[Mapping[str, Callable[[_Reader], bool]]] = {
+_ASKED: Final[Mapping[str, Callable[[Reader], bool]]] = {
     "audit.group_harm": _about_harm,
     "audit.memorisation": lambda policy: policy.text("recipe", "model") == "causal_lm",
     "audit.exposure": lambda policy: policy.plants_secrets(),
@@ -198,7 +199,7 @@ _ASKED: Final[Mapping[str, Callable[[_Reader], bool]]] = {
 
 def required_verdicts(policy: Json) -> tuple[str, ...]:
     """Those of every policy, and those of what this one asks for. policy: the value of policy.json."""
-    read = _Reader(policy)
+    read = Reader(policy)
     return (*REQUIRED_VERDICTS, *(name for name, asked in _ASKED.items() if asked(read)))
 
 
@@ -341,12 +342,12 @@ class PolicyTerms:
     def from_json(cls, value: Json) -> PolicyTerms:
         """Raises IntegrityError E-EVID-003 for anything but a policy."""
         try:
-            return _terms(_Reader(value))
+            return _terms(Reader(value))
         except (KeyError, TypeError, ValueError, PolicyError):
             raise IntegrityError("E-EVID-003", "policy.json is not a policy", "Get the bundle again") from None
 
 
-def _terms(policy: _Reader) -> PolicyTerms:
+def _terms(policy: Reader) -> PolicyTerms:
     return PolicyTerms(
         name=policy.text("name"),
         dataset=policy.text("dataset"),
@@ -378,10 +379,6 @@ def witnesses_of(trust: TrustRoot) -> tuple[Verifier, ...]:
 
 def moment(text: str) -> datetime:
     """A time with a zone. Raises IntegrityError E-EVID-004."""
-    try:
-        value = datetime.fromisoformat(text)
-        if value.tzinfo is not None:
-            return value.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise IntegrityError("E-EVID-004", "a time in the evidence is malformed", "Get the bundle again")
+    if (value := moment_of(text)) is None:
+        raise IntegrityError("E-EVID-004", "a time in the evidence is malformed", "Get the bundle again")
+    return value

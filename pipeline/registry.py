@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from pipeline.evidence import Reader
 from privacy.accounting import MechanismTrace, recompute_epsilon
 from privacy.canonical import Json
 from privacy.errors import IntegrityError, UsageError
@@ -43,35 +44,14 @@ def entry(policy: Json, trace: Json, report: Json, published: str, told: Told) -
         raise UsageError("E-REPORT-005", "the registry knows no such sector", f"Take one of: {', '.join(SECTORS)}")
     mechanism = MechanismTrace.from_json(trace)
     try:
-        return _entry(_Reader(policy), mechanism, report, published, told)
+        return _entry(Reader(policy), mechanism, report, published, told)
     except (KeyError, TypeError):
         raise IntegrityError(
             "E-REPORT-004", "a file of the bundle has not the form that a registry entry is made from", "Get the bundle again"
         ) from None
 
 
-class _Reader:
-    """Typed access to nested JSON; a wrong type raises TypeError."""
-
-    def __init__(self, value: Json) -> None:
-        self._value = value
-
-    def at(self, *path: str) -> Json:
-        value = self._value
-        for name in path:
-            if not isinstance(value, Mapping):
-                raise TypeError
-            value = value[name]
-        return value
-
-    def text(self, *path: str) -> str:
-        value = self.at(*path)
-        if not isinstance(value, str):
-            raise TypeError
-        return value
-
-
-def _entry(policy: _Reader, trace: MechanismTrace, report: Json, published: str, told: Told) -> dict[str, Json]:
+def _entry(policy: Reader, trace: MechanismTrace, report: Json, published: str, told: Told) -> dict[str, Json]:
     name, unit = policy.text("name"), trace.privacy_unit
     basic: dict[str, Json] = {
         "name": name,
@@ -144,7 +124,7 @@ def _model(trace: MechanismTrace) -> dict[str, Json]:
     }
 
 
-def _implementation(policy: _Reader, trace: MechanismTrace, report: Json) -> dict[str, Json]:
+def _implementation(policy: Reader, trace: MechanismTrace, report: Json) -> dict[str, Json]:
     audited = _figures(report, "audit", "lower_bound")
     utility = _figures(report, "utility", "accuracy")
     cap = policy.at("budget", "cap_epsilon")

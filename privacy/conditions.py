@@ -16,6 +16,7 @@ from typing import Final
 
 from privacy.canonical import Json
 from privacy.errors import IntegrityError
+from privacy.moments import moment_of
 
 EXPIRES: Final = "expires"
 MAX_CONDITIONS: Final = 20
@@ -143,13 +144,7 @@ def _number_or_text(text: str) -> Value:
 
 def _parsed_time(text: str) -> datetime | None:
     """A day (its first moment, UTC) or a time with a zone."""
-    try:
-        moment = datetime.fromisoformat(text)
-        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-            return moment.replace(tzinfo=UTC)
-        return moment.astimezone(UTC) if moment.tzinfo is not None else None
-    except (ValueError, OverflowError):
-        return None
+    return moment_of(f"{text}T00:00:00+00:00" if re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else text)
 
 
 def _time(value: Value) -> datetime:

@@ -13,6 +13,7 @@ from typing import Final
 
 from privacy.canonical import Digest, Json, digest_bytes, digest_of
 from privacy.errors import IntegrityError
+from privacy.moments import moment_of
 from privacy.signing import SigningKey, TrustRoot, make_statement, open_envelope, seal_envelope
 
 DELEGATION_TYPE: Final = "https://privet.dev/predicate/delegation/v1"
@@ -103,13 +104,9 @@ def open_delegation(envelope: bytes, trust: TrustRoot) -> Delegation:
 
 
 def _time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise _malformed()
+    if (moment := moment_of(text)) is None:
+        raise _malformed()
+    return moment
 
 
 def _malformed() -> IntegrityError:

@@ -14,6 +14,7 @@ from typing import Final
 
 from privacy.canonical import Digest, Json, digest_of, is_digest
 from privacy.errors import IntegrityError
+from privacy.moments import moment_of
 from privacy.signing import SigningKey, TrustRoot, make_statement, open_envelope, seal_envelope
 
 REVOCATIONS_TYPE: Final = "https://privet.dev/predicate/revocations/v1"
@@ -139,13 +140,9 @@ def _entries(values: Sequence[Json]) -> tuple[Revocation, ...]:
 
 
 def _time(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        if moment.tzinfo is not None:
-            return moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        pass
-    raise _malformed()
+    if (moment := moment_of(text)) is None:
+        raise _malformed()
+    return moment
 
 
 def _malformed() -> IntegrityError:
