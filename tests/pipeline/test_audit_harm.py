@@ -79,6 +79,19 @@ class Turned(UnitModel):
         return torch.where(there, found.roll(1, -1), found)
 
 
+class Steady(UnitModel):
+    """Answers the first label whatever it reads."""
+
+    def __init__(self, inner: UnitModel) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        found = torch.zeros_like(self.inner.outputs(inputs))
+        found[..., 0] = 1
+        return found
+
+
 @pytest.fixture(scope="module")
 def case(tmp_path_factory: pytest.TempPathFactory) -> AuditCase:
     world = GroupWorld(
@@ -167,13 +180,14 @@ def test_a_model_that_treats_a_group_otherwise_fails(case: AuditCase) -> None:
 
 def test_a_model_that_hears_an_identity_fails(case: AuditCase) -> None:
     assert case.opened is not None
-    biased = Turned(case.opened.model, "muslim", case.ctx.policy)
+    deaf = Steady(case.opened.model)  # a model of thirty noisy steps hears many a word by itself
+    biased = Turned(deaf, "muslim", case.ctx.policy)
     part = audit_harm.harm(asked(case, biased, max_swap_rate=0.05))
     assert part.verdicts[0].outcome == "failed"
     swaps = part.documents["harm"]["swaps"]  # type: ignore[index, call-overload]
-    before = audit_harm.harm(asked(case)).documents["harm"]["swaps"]  # type: ignore[index, call-overload]
-    heard, unheard = (of["by_term_group"]["religion"]["changed_rate"] for of in (swaps, before))
-    assert heard >= max(0.8, unheard)  # a model of thirty noisy steps hears many a word by itself
+    before = audit_harm.harm(asked(case, deaf)).documents["harm"]["swaps"]  # type: ignore[index, call-overload]
+    assert before["by_term_group"]["religion"]["changed_rate"] == 0
+    assert swaps["by_term_group"]["religion"]["changed_rate"] > 0.3
     assert swaps["by_term_group"]["gender"] == before["by_term_group"]["gender"]
 
 
