@@ -37,11 +37,11 @@ def rows(quick: bool = False) -> list[Row]:
         with mock.patch.object(release_world, "MODEL", release_world.MODEL + bytes(MODEL_BYTES)):
             world = World(folder / "world").run().sign_quorum()
             bundle = world.release().path
+            refused, cases = _bad(world, bundle, folder, quick)
         trust = folder / "trust.json"
         trust.write_bytes(canonical_json(world.trust.to_json()))
         cold = _cold(bundle, trust)
         changed, noticed = _changes(world, bundle)
-        refused, cases = _bad(world, bundle, folder, quick)
     return [
         Row("bundle: verify offline, a cold process", "s", cold, None, VERIFY_GOAL, cold <= VERIFY_GOAL),
         Row(
@@ -92,7 +92,7 @@ def _changes(world: World, bundle: Path) -> tuple[int, int]:
 def _bad(world: World, bundle: Path, folder: Path, quick: bool) -> tuple[int, int]:
     """Those that were refused with the exit code and the error code that the case names, and how many there are."""
     step = 4 if quick else 1
-    other = World(folder / "other").run().sign_quorum().release().path  # of other people, where two runs of one home would do
+    other = world.another_run().release().path
     refused = 0
     outsiders, insiders, lists = OUTSIDERS[::step], INSIDERS[::step], LISTS[::step]
     for outsider in outsiders:

@@ -50,14 +50,7 @@ def good(world: World) -> Path:
 
 @pytest.fixture(scope="module")
 def other(world: World, good: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good bundle of another run of the same pipeline and people: the best material for a swap."""
-    second = World.__new__(World)
-    second.__dict__.update(world.__dict__)
-    second.policy = world.policy.model_copy(update={"name": "other_chat", "dataset": "other_chat"})
-    second.ctx = second.context("run-2")
-    second._ledger_key = "train-2"
-    second.run().sign_quorum()
-    return second.release().path
+    return world.another_run().release().path
 
 
 @pytest.fixture

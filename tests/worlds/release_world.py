@@ -137,6 +137,16 @@ class World:
         self.sign("ada", "privacy_officer")
         return self
 
+    def another_run(self) -> World:
+        """A released run of the same pipeline and people: the best material for a swap."""
+        second = World.__new__(World)
+        second.__dict__.update(self.__dict__)
+        second.policy = self.policy.model_copy(update={"name": "other_chat", "dataset": "other_chat"})
+        second.ctx = second.context("run-2")
+        second._ledger_key = "train-2"
+        second.run().sign_quorum()
+        return second
+
     def release(self) -> releasing.ReleaseResult:
         return releasing.release(self.ctx, self.assembled.digest)
 

@@ -11,8 +11,9 @@ from datetime import timedelta
 from privacy.canonical import Digest, digest_of
 from privacy.revocation import REVOCATIONS_TYPE, Revocation, RevocationList, seal_revocations
 from privacy.signing import SigningKey, make_statement, seal_envelope
+from tests.worlds import release_world
 from tests.worlds.bad_bundles.cases import STRANGER
-from tests.worlds.release_world import MODEL, World
+from tests.worlds.release_world import World
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def revocations(
 
 def _revoked_model(world: World) -> bytes:
     """The same weights under other evidence."""
-    return revocations(world, OTHER, model="sha256:" + hashlib.sha256(MODEL).hexdigest())
+    return revocations(world, OTHER, model="sha256:" + hashlib.sha256(release_world.MODEL).hexdigest())
 
 
 def _not_a_list(world: World) -> bytes:
