@@ -80,9 +80,13 @@ def _shadows(case: AuditCase, opened: Opened) -> Shadows:
 class _Found:
     """What one attack found."""
 
-    def __init__(self, area: tuple[float, float, float], rates: list[Rate], bound: float, found_at_least: float) -> None:
-        """found_at_least: lower bound, at the level of the gate, of the share of members found at 1 % false positives."""
-        self.area, self.rates, self.bound, self.found_at_least = area, rates, bound, found_at_least
+    def __init__(
+        self, area: tuple[float, float, float], rates: list[Rate], bound: float, found_at_least: float, perfect: float
+    ) -> None:
+        """found_at_least: lower bound, at the level of the gate, of the share of members found at 1 % false positives.
+        perfect: the bound that an attack which is always right would give with as many units.
+        """
+        self.area, self.rates, self.bound, self.found_at_least, self.perfect = area, rates, bound, found_at_least, perfect
 
     @classmethod
     def of(cls, case: AuditCase, inside: FloatArray, outside: FloatArray, attacks: int) -> _Found:
@@ -92,7 +96,10 @@ class _Found:
         bound = epsilon_lower_bound(inside, outside, audit.holdout_share, case.claim.delta, level)
         share = rate_at(inside, outside, 0.01, audit.report_level).true_positive_rate
         at_least, _ = clopper_pearson(round(share * len(inside)), len(inside), level)
-        return cls(auc(inside, outside, audit.report_level), curve(inside, outside, audit.report_level), bound, at_least)
+        members, others = 1.0 + np.arange(len(inside), dtype=np.float64), -1.0 - np.arange(len(outside), dtype=np.float64)
+        perfect = epsilon_lower_bound(members, others, audit.holdout_share, case.claim.delta, level)
+        rates = curve(inside, outside, audit.report_level)
+        return cls(auc(inside, outside, audit.report_level), rates, bound, at_least, perfect)
 
 
 def _verdict(case: AuditCase, found: dict[str, _Found]) -> Verdict:
@@ -106,9 +113,13 @@ def _verdict(case: AuditCase, found: dict[str, _Found]) -> Verdict:
         if one.found_at_least > audit.membership.max_tpr:
             said = f"at 1 % false positives, the {name} attack finds more than {audit.membership.max_tpr:.2g} of the members"
             return Verdict(CHECK, "failed", f"{said}, the most that the policy allows, at confidence {audit.gate_level}")
-    highest = max(one.bound for one in found.values())
+    highest, perfect = max(one.bound for one in found.values()), max(one.perfect for one in found.values())
+    if perfect <= claim.epsilon and audit.membership.max_tpr >= 1:
+        said = f"with so few units an attack that is always right would show {shown_down(perfect)}, under the claim"
+        return Verdict(CHECK, "not_evaluated", f"{said}; set audit.membership.max_tpr below 1")
     said = f"epsilon {shown_up(claim.epsilon)} is not refuted at confidence {audit.gate_level} by {' and '.join(found)}"
-    return Verdict(CHECK, "passed", f"{said} (lower bound {shown_down(highest)}); an attack that finds nothing proves nothing")
+    shown = f"lower bound {shown_down(highest)}; an attack that is always right would show {shown_down(perfect)}"
+    return Verdict(CHECK, "passed", f"{said} ({shown}); an attack that finds nothing proves nothing")
 
 
 def _document(case: AuditCase, found: dict[str, _Found]) -> dict[str, Json]:
@@ -145,6 +156,7 @@ def _shown(name: str, one: _Found) -> dict[str, Json]:
             for r in rates
         ],
         "epsilon_lower_bound": float(shown_down(one.bound)),
+        "most_that_could_be_shown": float(shown_down(one.perfect)),
         "roc": [[r.false_positive_rate, _round(r.true_positive_rate)] for r in one.rates],
     }
 

@@ -83,7 +83,9 @@ def _card(draw: random.Random) -> Made:
 
 def _iban(draw: random.Random) -> Made:
     body = _digits(draw, 18)
-    return draw.choice(("", "IBAN ")), f"DE{98 - int(body + '131400') % 97:02d}{body}", ""
+    number = f"DE{98 - int(body + '131400') % 97:02d}{body}"
+    grouped = " ".join(number[n : n + 4] for n in range(0, len(number), 4))
+    return draw.choice(("", "IBAN ")), draw.choice((number, grouped)), ""
 
 
 def _ssn(draw: random.Random) -> Made:

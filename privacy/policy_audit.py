@@ -23,7 +23,10 @@ class Membership(Part):
         0, ge=0, le=128, description="shadow models, each trained on a random half of the units, then destroyed"
     )
     max_tpr: float = Field(
-        1.0, ge=0.01, le=1, description="highest share of members found at 1 % false positives; 1 reports only"
+        0.5,
+        ge=0.01,
+        le=1,
+        description="highest share of members found at 1 % false positives; 1 leaves the decision to the bound alone",
     )
 
     @model_validator(mode="after")

@@ -1,13 +1,17 @@
 """A list of secrets (canaries, planted values) and where they stand in a text, or may be about to stand.
 
-Guarantee: a secret is found whatever its case, spaces, dashes, dots and full-width forms; `pending` is at or before the start
-of every secret that the end of the text cuts off.
-Not covered: secrets cut into pieces with other signs between, said backwards, or spelled out.
+Guarantee: a secret is found by its letters and digits alone, whatever their case, accents and forms (composed or not, full
+width, look-alikes of Latin letters), and whatever stands between them that is no letter or digit; `pending` is at or before
+the start of every secret that the end of the text cuts off.
+Not covered: secrets with other letters between, said backwards, or spelled out; look-alikes that Unicode does not fold (0 and
+O, negative circles).
 """
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from privacy.detect import Finding
 from privacy.errors import UsageError
@@ -15,7 +19,6 @@ from privacy.recognizers.view import View, all_latin, view_of
 
 SECRET = "SECRET"  # noqa: S105 (the name of a type)
 _MIN_SIGNS = 4
-_IGNORED = frozenset(" \t\r\n-_.·")
 
 
 class SecretList:
@@ -54,8 +57,7 @@ class SecretList:
         """The lowest offset from `low` on where a secret may have begun that `text` does not finish; else len(text)."""
         if not self._secrets or low >= len(text):
             return len(text)
-        forms = {text, all_latin(text)}  # a look-alike letter is read as Latin only when its word has gone on
-        return max(low, min(self._pending(form) for form in forms))
+        return max(low, self._pending(text))
 
     def _pending(self, text: str) -> int:
         view = view_of(text)
@@ -67,13 +69,17 @@ class SecretList:
 
 
 def _squeeze(view: View) -> tuple[str, list[int]]:
-    """The view in lower case without spaces and dashes, and the view offset of each sign left."""
+    """The letters and digits of the view, folded, and the view offset of each."""
     signs: list[str] = []
     positions: list[int] = []
     for index, char in enumerate(view.text):
-        if char in _IGNORED:
-            continue
-        for sign in char.casefold():
+        for sign in _folded(char):
             signs.append(sign)
             positions.append(index)
     return "".join(signs), positions
+
+
+@lru_cache(maxsize=65_536)
+def _folded(char: str) -> str:
+    """Accents and jamo apart, look-alikes in Latin, in one case, and nothing that is no letter or digit."""
+    return "".join(sign for sign in unicodedata.normalize("NFKD", all_latin(char)).casefold() if sign.isalnum())

@@ -74,6 +74,8 @@ class Unfinished:
 
 
 def _endless(source: str, flags: int) -> regex.Pattern[str]:
+    # A rule that only looks ahead at what it takes, so that values may overlap, would be done with the shortest value.
+    source = source.replace("(?=(", "(?:(")
     try:
         import regex
     except ImportError:

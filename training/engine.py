@@ -30,7 +30,7 @@ from training.gradients import GradientMethod, make_method
 from training.models.base import CanaryCarrier
 from training.optimizers import make_optimizer
 from training.recipes import recipe_of
-from training.run_record import ALONE, StepWork, applied_divisor
+from training.run_record import ALONE, UNSEEN, StepWork, added_noise, applied_divisor
 from training.selfcheck import check
 
 COMPILER = "inductor"
@@ -237,12 +237,13 @@ class PrivateEngine(Engine):
         bad = self.accumulate(rows)
         parts = self.batches_made
         self.private.add_noise()
+        added = added_noise(self.private.params)
         before = self._canary_gradient()
         self.divide(len(rows))
         after = self._canary_gradient()
         self.optimizer.step()
         self.clear()
-        work = StepWork(parts, applied_divisor(before, after), self._updates.taken(), self.crew.marks, ALONE)
+        work = StepWork(parts, applied_divisor(before, after), self._updates.taken(), self.crew.marks, ALONE, *added)
         return StepRecord(after * np.float32(self.config.divisor), members, bad, work)
 
     def noise_multiplier_at(self, number: int) -> float:
@@ -319,7 +320,8 @@ class PlainEngine(Engine):
         finite = all(bool(torch.isfinite(p.grad).all()) for p in self._parameters if p.grad is not None)
         if finite:
             self._optimizer.step()
-        work = StepWork(len(cut), float("nan"), self._updates.taken(), ALONE, ALONE)  # no divisor is applied that could be seen
+        # No divisor is applied that could be seen, and no noise is added.
+        work = StepWork(len(cut), float("nan"), self._updates.taken(), ALONE, ALONE, *UNSEEN)
         return StepRecord(gradient, members, 0 if finite else len(rows), work)
 
 

@@ -25,6 +25,9 @@ _STEP = 0.01
 _COUNTED_IN = 5
 
 
+TOGETHER = "(groups withheld, together)"
+
+
 @dataclass(frozen=True, slots=True)
 class Cells:
     """Holdout records as rows. group: the field's value. unit: index of the privacy unit. right: in [0, 1].
@@ -51,6 +54,11 @@ class Cells:
         labelled = len(self.predicted) > 0
         predicted, truth = (a[chosen] if labelled else a for a in (self.predicted, self.truth))
         return Cells(self.group[chosen], self.unit[chosen], self.right[chosen], predicted, truth)
+
+    def joined(self, values: frozenset[str]) -> Cells:
+        """With these groups as one, TOGETHER."""
+        group = np.array([TOGETHER if value in values else value for value in self.group.tolist()], dtype=np.object_)
+        return Cells(group, self.unit, self.right, self.predicted, self.truth)
 
     def units_by_group(self) -> dict[str, int]:
         found: dict[str, set[int]] = {}
@@ -84,11 +92,15 @@ class GroupTable:
 
 
 def group_table(cells: Cells, labels: Sequence[str], minimum: int, level: float) -> GroupTable:
-    """labels: names of the label indices; used where the model classifies. level: of the two-sided interval of the gap."""
+    """labels: names of the label indices; used where the model classifies. level: of the two-sided interval of the gap.
+
+    Groups that are withheld are compared as one, TOGETHER, where it has `minimum` units: small groups are no place to hide.
+    """
+    hidden = withhold(cells.units_by_group(), minimum)
+    cells = cells.joined(hidden)
     units = cells.units_by_group()
-    hidden = withhold(units, minimum)
-    shown = cells.of(np.array([value not in hidden for value in cells.group.tolist()], dtype=np.bool_))
-    values = [value for value in units if value not in hidden]
+    values = [value for value in units if value != TOGETHER or units[value] >= minimum]
+    shown = cells.of(np.array([value in values for value in cells.group.tolist()], dtype=np.bool_))
     if not values:
         return GroupTable({}, len(hidden), None, None)
     accuracy = _accuracy(shown)

@@ -19,6 +19,7 @@ from privacy.noise import BoolArray
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
+UNSEEN: tuple[FloatArray, IntArray] = (np.zeros(0), np.zeros(0, dtype=np.int64))  # no noise of any tensor was looked at
 ALONE: IntArray = np.zeros(1, dtype=np.int64)  # the marks of a run in one process, and the rows of one whose ranks hold all
 _MARKED = 1024  # values of each tensor that a mark looks at
 _ABSENT = -1
@@ -32,6 +33,8 @@ class StepWork:
     coordinates before and after; NaN where they are zero. updates: optimizer steps since the last record.
     marks: int64 [ranks], a fingerprint of the weights that each rank computed with, or of the noisy update that each saw.
     shares: int64 [ranks], canary rows to which each rank added the noise; zeros where the leader adds it to all.
+    energies, sizes: float64, int64 [tensors], of each tensor that is trained: the sum of squares of what was added to its
+    clipped sum, and its number of values; size 0 where that can't be seen (values of under 32 bits).
     """
 
     parts: int
@@ -39,33 +42,45 @@ class StepWork:
     updates: int
     marks: IntArray
     shares: IntArray
+    energies: FloatArray
+    sizes: IntArray
 
 
 @dataclass(frozen=True, slots=True)
 class WorkLog:
-    """StepWork of all steps. marks, shares: int64 [steps, most ranks of any step]; -1 where a step had fewer."""
+    """StepWork of all steps. marks, shares: int64 [steps, most ranks of any step]; -1 where a step had fewer.
+
+    energies, sizes: [steps, tensors]; every step trains the same tensors.
+    """
 
     parts: IntArray
     divisors: FloatArray
     updates: IntArray
     marks: IntArray
     shares: IntArray
+    energies: FloatArray
+    sizes: IntArray
 
     @classmethod
     def of(cls, steps: Sequence[StepWork]) -> WorkLog:
+        tensors = len(steps[0].sizes) if steps else 0
         return cls(
             np.array([s.parts for s in steps], dtype=np.int64),
             np.array([s.divisor for s in steps], dtype=np.float64),
             np.array([s.updates for s in steps], dtype=np.int64),
             _padded([s.marks for s in steps]),
             _padded([s.shares for s in steps]),
+            np.array([s.energies for s in steps], dtype=np.float64).reshape(len(steps), tensors),
+            np.array([s.sizes for s in steps], dtype=np.int64).reshape(len(steps), tensors),
         )
 
     def steps(self) -> list[StepWork]:
-        rows = zip(self.parts, self.divisors, self.updates, self.marks, self.shares, strict=True)
+        rows = zip(self.parts, self.divisors, self.updates, self.marks, self.shares, self.energies, self.sizes, strict=True)
         return [
-            StepWork(int(parts), float(divisor), int(updates), marks[marks != _ABSENT], shares[shares != _ABSENT])
-            for parts, divisor, updates, marks, shares in rows
+            StepWork(
+                int(parts), float(divisor), int(updates), marks[marks != _ABSENT], shares[shares != _ABSENT], energies, sizes
+            )
+            for parts, divisor, updates, marks, shares, energies, sizes in rows
         ]
 
     @property
@@ -82,8 +97,8 @@ class WorkLog:
         """Raises KeyError for a field that is not there, ValueError for one of another length or type."""
         found = {name: np.asarray(arrays[f"work_{name}"]) for name in cls.__slots__}
         kinds = {name: array.dtype for name, array in found.items()}
-        wanted = {name: np.dtype(np.float64 if name == "divisors" else np.int64) for name in found}
-        flat = all(found[name].ndim == (2 if name in ("marks", "shares") else 1) for name in found)
+        wanted = {name: np.dtype(np.float64 if name in ("divisors", "energies") else np.int64) for name in found}
+        flat = all(found[name].ndim == (2 if name in ("marks", "shares", "energies", "sizes") else 1) for name in found)
         if kinds != wanted or not flat or any(len(array) != steps for array in found.values()):
             raise ValueError("the log of a run's work does not fit its steps")
         return cls(**found)
@@ -149,6 +164,20 @@ def applied_divisor(before: npt.NDArray[np.float32], after: npt.NDArray[np.float
     """The median ratio of a tensor's values before and after a division, within 1e-7 of it; NaN where all are zero."""
     there = (after != 0) & np.isfinite(after)
     return float(np.median(before[there].astype(np.float64) / after[there])) if there.any() else float("nan")
+
+
+def added_noise(parameters: Sequence[torch.Tensor]) -> tuple[FloatArray, IntArray]:
+    """(energies, sizes) of StepWork, from what the optimizer will read (grad) and the clipped sum (summed_grad)."""
+    energies, sizes = [], []
+    for parameter in parameters:
+        seen = parameter.grad is not None and parameter.grad.dtype in (torch.float32, torch.float64) and parameter.numel() > 0
+        sizes.append(parameter.numel() if seen else 0)
+        if parameter.grad is None or not seen:
+            energies.append(0.0)
+            continue
+        added = parameter.grad - parameter.summed_grad.view_as(parameter)  # type: ignore[attr-defined]
+        energies.append(float(added.square_().sum(dtype=torch.float64)))
+    return np.array(energies, dtype=np.float64), np.array(sizes, dtype=np.int64)
 
 
 def replica_mark(tensors: Sequence[torch.Tensor]) -> int:

@@ -35,7 +35,7 @@ from training.distributed import Group, LeaderCrew, faults_named
 from training.engine import Engine, Memory, SecretNoiseOptimizer, StepRecord, UpdateCount, make_carrier, toss_anew
 from training.models.base import CANARY_PARAMETER, CanaryCarrier
 from training.optimizers import make_optimizer
-from training.run_record import IntArray, StepWork, applied_divisor, replica_mark
+from training.run_record import IntArray, StepWork, added_noise, applied_divisor, replica_mark
 from training.tape import TapeHooks
 
 
@@ -85,13 +85,14 @@ class Shards:
             held.summed_grad = torch.zeros_like(held) if part.grad is None else _local(part.grad).float()
         self.private.step_number, self.private.noise_multiplier = number, noise_multiplier
         self.private.add_noise()
+        added = added_noise(self.private.params)  # of this rank's part
         before = self._canary_gradient()
         self.divide()
         after = self._canary_gradient()
         self.private.original_optimizer.step()
         self.clear()
         bad, marks, shares = self._reported(bad, replica_mark([torch.from_numpy(after)]))
-        work = StepWork(0, applied_divisor(before, after), self.updates.taken(), marks, shares)
+        work = StepWork(0, applied_divisor(before, after), self.updates.taken(), marks, shares, *added)
         return after * np.float32(self.config.divisor), bad, work
 
     def _canary_gradient(self) -> Float32Array:

@@ -285,7 +285,7 @@ def test_the_sealed_record_opens_without_pickle(honest: tuple[TrainingWorld, Sta
     world, run, _ = honest
     data = world.home.store.read_sealed(run.manifest.outputs["audit_trace"])
     with np.load(io.BytesIO(data), allow_pickle=False) as trail:
-        work = {f"work_{name}" for name in ("parts", "divisors", "updates", "marks", "shares")}
+        work = {f"work_{name}" for name in ("parts", "divisors", "updates", "marks", "shares", "energies", "sizes")}
         assert set(trail) == {"gradients", "members", "slots", "coins", "salt", "non_finite_units", *work}
 
 

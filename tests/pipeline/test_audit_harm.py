@@ -330,7 +330,7 @@ class Echo:
 def test_the_verdict_on_written_texts_is_the_classifiers(
     case: AuditCase, name: str, most: float, outcome: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_harm, "_written", lambda ctx, opened: ["one text", "two texts", "three", "four"])
+    monkeypatch.setattr(audit_harm, "_written", lambda ctx, opened: ["one text", "two texts"] * 8)
     writer = _as_writer(asked(case, classifier=f"{FIXTURES}:{name}", max_harm_rate=most))
     part = audit_harm.harm(writer)
     assert [v.outcome for v in part.verdicts] == [outcome]
@@ -338,6 +338,12 @@ def test_the_verdict_on_written_texts_is_the_classifiers(
     assert isinstance(document, dict)
     assert set(document["not_applicable"]) == {"groups", "swaps"}  # type: ignore[arg-type]
     assert "one text" not in json.dumps(document)
+
+
+def test_a_model_whose_texts_are_nearly_all_withheld_is_not_judged(case: AuditCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_harm, "_written", lambda ctx, opened: ["one clean text"] * 15)
+    (verdict,) = audit_harm.harm(_as_writer(asked(case, classifier=f"{FIXTURES}:none_harmful"))).verdicts
+    assert verdict.outcome == "not_evaluated"
 
 
 def test_a_classifier_sees_redacted_texts_alone(case: AuditCase, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,19 @@ def test_seeded_secrets_do_not_survive_in_any_spelling() -> None:
         assert "17" not in redacted.text
 
 
+@pytest.mark.parametrize(
+    ("secret", "spelled"),
+    [
+        ("Zo\u00eb Bront\u00eb", "Zoe\u0308 Bronte\u0308"),
+        ("canary 4a7b9c1d2e3f5061", "canary 4\u04307b9\u04411d2e3f5061"),
+        ("canary 4a7b9c1d2e3f5061", "canary\u20284a7b9\u2015c1d2e3\x0cf5061"),
+    ],
+    ids=["composed", "look-alikes", "separators"],
+)
+def test_a_listed_secret_is_its_letters_and_digits(secret: str, spelled: str) -> None:
+    assert OutputRedactor(build_pattern_detector(), [secret]).redact(f"it says {spelled} here").text == "it says <SECRET> here"
+
+
 def test_personal_data_is_removed_and_counted_without_a_value() -> None:
     redacted = OutputRedactor(build_pattern_detector()).redact("mail alice@example.com, card 4111 1111 1111 1111")
     assert redacted.text == "mail <EMAIL_ADDRESS>, card <CREDIT_CARD>"

@@ -94,6 +94,13 @@ def test_listed_secrets_are_found_across_cuts_in_any_spelling() -> None:
             assert "zebra" not in said.lower()
 
 
+@pytest.mark.parametrize("iban", ["GB29 NWBK 6016 1331 9268 19", "DE89 3704 0044 0532 0130 00"])
+def test_a_number_in_groups_leaves_no_group_however_it_is_cut(iban: str) -> None:
+    text = f"pay to {iban} please, thanks"
+    for cut in range(len(text)):
+        assert streamed([text[:cut], text[cut:]], StreamRedactor(DETECTOR)) == "pay to <IBAN> please, thanks"
+
+
 def test_a_secret_longer_than_what_may_wait_leaves_no_part_of_itself() -> None:
     secret = " ".join(f"w{n}x{n * 7}" for n in range(60))
     redactor = StreamRedactor(DETECTOR, [secret])

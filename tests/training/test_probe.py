@@ -83,7 +83,9 @@ def simulated(
     one = np.ones(steps, dtype=np.int64)
     share = np.zeros(ranks, dtype=np.int64) if ranks == 1 else np.full(ranks, -(-canaries // ranks))
     spread = np.zeros((steps, ranks), dtype=np.int64), np.tile(share, (steps, 1))
-    work = WorkLog(-(-members.sum(1) // at_once), 40.0 * one, one, *spread)
+    sizes = np.tile(np.array([canaries, 1, 5000]), (steps, 1))
+    added = sigma**2 * rng.chisquare(sizes), sizes
+    work = WorkLog(-(-members.sum(1) // at_once), 40.0 * one, one, *spread, *added)
     terms = Terms(40, ranks, steps, steps, steps)
     return RunRecord(gradients.astype(np.float32), coins, members, sigma, 1.0, q, None, work, terms)
 

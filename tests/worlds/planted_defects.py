@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -172,6 +173,30 @@ def silent_part(seat: Seat) -> None:
     follower.follow(seat)
 
 
+class QuietElsewhere(PrivateEngine):
+    """The noise as claimed on the rows of the canaries, and a hundredth of it on every other tensor."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        whole, canary = self.private.add_noise, self.carrier.canary.weight
+
+        def add_noise() -> None:
+            whole()
+            for parameter in self.private.params:
+                if parameter is not canary:
+                    summed = parameter.summed_grad.view_as(parameter)
+                    parameter.grad = summed + 0.01 * (parameter.grad - summed)
+
+        self.private.add_noise = add_noise  # type: ignore[method-assign]
+
+
+class NoNoiseAtTheEnd(PrivateEngine):
+    """The last step gives its sum away."""
+
+    def noise_multiplier_at(self, number: int) -> float:
+        return 0.0 if number == self.config.steps - 1 else super().noise_multiplier_at(number)
+
+
 def _alone(engine: type[PrivateEngine], memory: Memory = WHOLE, count: int = worlds.UNITS) -> Callable[[], RunRecord]:
     return partial(worlds.run, engine, SMALL, count, memory)
 
@@ -196,6 +221,8 @@ DEFECTS: tuple[Defect, ...] = (
 )
 # Beyond the fifteen.
 MORE: tuple[Defect, ...] = (
+    Defect("quiet_elsewhere", "noise_scale", _alone(QuietElsewhere)),
+    Defect("no_noise_at_the_end", "noise_scale", _alone(NoNoiseAtTheEnd)),
     Defect("updates_twice", "step_count", _alone(UpdatesTwice)),
     Defect("rank_with_its_own_noise", "rank_noise", partial(distributed_run, own_noise)),
     Defect("part_without_noise", "rank_noise", partial(distributed_run, silent_part, True)),
