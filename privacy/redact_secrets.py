@@ -49,6 +49,8 @@ class SecretList:
             at = squeezed.find(secret)
             while at >= 0:
                 start, end = view.original(positions[at], positions[at + len(secret) - 1] + 1)
+                while end < len(text) and unicodedata.combining(text[end]):
+                    end += 1  # the accent of its last letter
                 findings.append(Finding(start, end, SECRET, 1.0, "secret_list", "1"))
                 at = squeezed.find(secret, at + 1)
         return findings
