@@ -18,6 +18,7 @@ from pipeline.audit_case import AuditCase, AuditTrail, Part
 from pipeline.audit_claim import Claim
 from pipeline.coin_claims import USED, open_coins, said_of
 from pipeline.coins import opening_of, refusal
+from pipeline.document_claims import REGISTERED
 from pipeline.stage import Manifest, StageContext
 from privacy import bounds
 from privacy.canonical import Digest, Json, Scalar, canonical_json, digest_bytes
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from privacy.ledger import Spend
     from training.probe import CheckResult, RunRecord
 
-GATE = "gaussian_traced"  # the bound that decides, registered before any run; the others are told beside it
+GATE = REGISTERED  # the bound that decides, registered before any run; the others are told beside it
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Final
 from pipeline.card import LIMITS
 from pipeline.evidence import STATEMENT_FILES
 from pipeline.model_words import pipeline_tag, what_it_does
-from pipeline.paper_claims import BOM_FILES, UTILITY, VERIFY, bom_metrics, hashes, spelled
+from pipeline.paper_claims import BOM_FILES, PROPERTIES, VERIFY, bom_metrics, bom_utility, hashes
 from pipeline.paper_facts import Library, ReleaseFacts
 from privacy.canonical import Json, canonical_json
 
@@ -61,7 +61,8 @@ _REF: Final = "model"
 
 
 def _model(about: ReleaseFacts) -> Json:
-    policy = about.policy
+    policy, recipe = about.policy, about.policy.recipe
+    told = (about.policy_digest, VERIFY, "none stated", recipe.pretrained or "none", recipe.pretrained_digest or "none")
     return {
         "type": "machine-learning-model",
         "bom-ref": _REF,
@@ -81,7 +82,7 @@ def _model(about: ReleaseFacts) -> Json:
                 "inputs": [{"format": "image" if policy.source.fields.image else "de-identified text"}],
                 "outputs": [{"format": "text" if policy.recipe.model == "causal_lm" else "label"}],
             },
-            "quantitativeAnalysis": {"performanceMetrics": [*bom_metrics(about.figures), *_utility(about)]},
+            "quantitativeAnalysis": {"performanceMetrics": [*bom_metrics(about.figures), *bom_utility(about.utility)]},
             "considerations": {
                 "useCases": [policy.purpose, what_it_does(policy, ", ".join(policy.expectations.labels[:100]))],
                 "technicalLimitations": list(LIMITS),
@@ -91,13 +92,7 @@ def _model(about: ReleaseFacts) -> Json:
                 ],
             },
         },
-        "properties": [
-            {"name": "privet:policy", "value": about.policy_digest},
-            {"name": "privet:verify", "value": VERIFY},
-            {"name": "privet:licence", "value": "none stated"},
-            {"name": "privet:pretrained", "value": policy.recipe.pretrained or "none"},
-            {"name": "privet:pretrained_sha256", "value": policy.recipe.pretrained_digest or "none"},
-        ],
+        "properties": [{"name": name, "value": value} for name, value in zip(PROPERTIES, told, strict=True)],
     }
 
 
@@ -115,13 +110,6 @@ def _dataset(about: ReleaseFacts) -> Json:
         "sensitiveData": [f"personal data of each {policy.privacy_unit.name}, de-identified before training"],
         "governance": {"owners": [{"organization": {"name": policy.controller}}]},
     }
-
-
-def _utility(about: ReleaseFacts) -> list[Json]:
-    return [
-        {"type": f"{UTILITY}{name}", "value": spelled(value), "slice": "units kept out of training; exact, outside the claim"}
-        for name, value in about.utility.items()
-    ]
 
 
 def _library(library: Library) -> Json:

@@ -27,7 +27,7 @@ EVIDENCE_LIST: Final = "evidence.json"
 RELEASE_STATEMENT: Final = "release.dsse.json"
 _APPROVAL = re.compile(r"approvals/(use|release|delegation)-[0-9a-f]{16}\.dsse\.json")
 _FOLDERS: Final = frozenset({"approvals", "audit", "model", "proofs", "statements"})
-_KEPT: Final = (".json", ".tlog-proof", "CARD.md")
+_KEPT: Final = (".json", ".tlog-proof", "CARD.md", ".html")
 _MEBIBYTE: Final = 1_048_576
 # What an honest bundle stays far below, and what a hostile one may cost in time and memory. First match counts.
 _MAX_BYTES: Final[tuple[tuple[str, int], ...]] = (
@@ -38,6 +38,7 @@ _MAX_BYTES: Final[tuple[tuple[str, int], ...]] = (
     (r"journal\.json", 16 * _MEBIBYTE),
     (r".*\.json", 4 * _MEBIBYTE),
     (r"CARD\.md", _MEBIBYTE),
+    (r".*\.html", 16 * _MEBIBYTE),
     (r"model\.safetensors", 8192 * _MEBIBYTE),
     (r".*", 64 * _MEBIBYTE),
 )
@@ -47,7 +48,7 @@ _CHUNK: Final = 1_048_576
 
 @dataclass(frozen=True, slots=True)
 class BundleView:
-    """What a bundle holds: digest and size of every file, and the bytes of the JSON files, the proofs and the card."""
+    """What a bundle holds: digest and size of every file, and the bytes of JSON files, proofs, pages and the card."""
 
     files: Mapping[str, EvidenceFile]
     texts: Mapping[str, bytes]

@@ -12,14 +12,13 @@ import re
 from collections.abc import Mapping, Sequence
 
 from pipeline.model_words import pipeline_tag, what_it_does
-from pipeline.paper_claims import VERIFY
+from pipeline.paper_claims import VERIFY, card_utility, plain_markdown
 from pipeline.paper_facts import ReleaseFacts
 from pipeline.report_statement import lay_markdown
 from privacy.accounting import privacy_statement
 from privacy.canonical import Json, Scalar
 
 _SHOWN_LABELS = 100
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&])")
 
 
 def model_card(about: ReleaseFacts) -> str:
@@ -28,15 +27,15 @@ def model_card(about: ReleaseFacts) -> str:
     parts = [
         _head(about),
         f"# {policy.name}\n",
-        f"{_plain(policy.purpose)}\n\nAnswerable for the processing: {_plain(policy.controller)}.\n",
+        f"{plain_markdown(policy.purpose)}\n\nAnswerable for the processing: {plain_markdown(policy.controller)}.\n",
         "## What it does\n",
-        what_it_does(policy, _listed([_plain(label) for label in policy.expectations.labels])) + "\n",
+        what_it_does(policy, _listed([plain_markdown(label) for label in policy.expectations.labels])) + "\n",
         "## Privacy claim\n",
         _plain_paragraphs(privacy_statement(trace)) if trace else _NO_CLAIM,
-        lay_markdown(trace, _plain) if trace else "",
+        lay_markdown(trace, plain_markdown) if trace else "",
         "## Evidence\n",
         "| check | outcome | what was seen |\n|---|---|---|",
-        *[f"| {_plain(v.check)} | {v.outcome} | {_plain(v.reason)} |" for v in about.verdicts],
+        *[f"| {plain_markdown(v.check)} | {v.outcome} | {plain_markdown(v.reason)} |" for v in about.verdicts],
         "\nAn epsilon lower bound from an audit is not a proof of privacy: it can refute the claim, never establish it.\n",
         "## Utility\n",
         *_utility(about.utility),
@@ -88,11 +87,7 @@ def _head(about: ReleaseFacts) -> str:
 def _results(about: ReleaseFacts) -> list[Json]:
     task: Json = {"type": pipeline_tag(about.policy)}
     dataset: Json = {"type": "private", "name": f"{about.policy.dataset}, units kept out of training"}
-    metrics: list[Json] = [
-        {"type": "accuracy", "name": name, "value": value}
-        for name, value in about.utility.items()
-        if name.endswith("accuracy") and "majority" not in name
-    ]
+    metrics = card_utility(about.utility)
     return [{"task": task, "dataset": dataset, "metrics": metrics}] if metrics else []
 
 
@@ -111,14 +106,10 @@ def _utility(facts: Mapping[str, Scalar]) -> list[str]:
     if not facts:
         return ["Not measured."]
     return [
-        f"- {_plain(name)}: {value:.4g}" if isinstance(value, float) else f"- {_plain(name)}: {value}"
+        f"- {plain_markdown(name)}: {value:.4g}" if isinstance(value, float) else f"- {plain_markdown(name)}: {value}"
         for name, value in facts.items()
     ]
 
 
-def _plain(text: str) -> str:
-    return _MARKUP.sub(r"\\\1", " ".join(text.split()))
-
-
 def _plain_paragraphs(text: str) -> str:
-    return "\n\n".join(_plain(part) for part in re.split(r"\n\s*\n", text)) + "\n"
+    return "\n\n".join(plain_markdown(part) for part in re.split(r"\n\s*\n", text)) + "\n"

@@ -79,6 +79,25 @@ class Evidence:
         return self.statements["training"].signer
 
     @property
+    def requester_keys(self) -> frozenset[str]:
+        """Public keys, in hex, of who asked: by the deciding trust root and by the bundle's, which may name keys otherwise."""
+        roots = self.trust, TrustRoot.from_json(self.view.json("trust.json"))
+        found = [root.by_name(self.block.requested_by) for root in roots]
+        return frozenset(person.public_hex for person in found if person is not None)
+
+    def requester_fault(self) -> str | None:
+        """Why the requester can't be told from the approvers; None when they can: a key holder, or who the policy names."""
+        if self.requester_keys:
+            return None
+        asked, policy = self.block.requested_by, self.view.json("policy.json")
+        approvals = policy.get("approvals") if isinstance(policy, Mapping) else None
+        named = approvals.get("requested_by") if isinstance(approvals, Mapping) else None
+        alike = {person.name.strip().casefold() for person in self.trust.people}
+        if asked == named and asked.strip().casefold() not in alike:
+            return None
+        return "E-CLAIM-035: who asked is neither a key holder of the trust root nor the one whom the policy names"
+
+    @property
     def use_subject(self) -> Digest:
         """What the use gate must have approved for this model."""
         own = self.block.manifests

@@ -121,6 +121,8 @@ def committed(evidence: Evidence, before: Sequence[Entry]) -> Verdict:
         return Verdict(name, "failed", "E-CLAIM-019: the journal has no commitment to the canary coins before the training")
     if len({str(e.facts.get("ledger_key")) for e in uses}) > 1:
         return Verdict(name, "failed", "E-COINS-005: the journal has these coins used by another training, too")
+    if uses[0].facts.get("ledger_key") != evidence.trace().ledger_key:
+        return Verdict(name, "failed", "E-COINS-005: the journal has these coins used by another training than this one")
     return _signed(evidence, commitment, uses)
 
 
@@ -133,6 +135,8 @@ def _signed(evidence: Evidence, commitment: Digest, uses: Sequence[Entry]) -> Ve
     policy = evidence.view.json("policy.json")
     mode = coins_mode(policy)
     fault = coins_fault(drawn, mode, evidence.block.requested_by, evidence.signer.public_hex, _canaries(policy))
+    if fault is None and mode == "auditor" and drawn.signer.public_hex in evidence.requester_keys:
+        fault = "E-COINS-002: the requester of the training drew its coins"
     if fault is not None:
         return Verdict(name, "failed", fault)
     if drawn.commitment != commitment:
@@ -141,9 +145,12 @@ def _signed(evidence: Evidence, commitment: Digest, uses: Sequence[Entry]) -> Ve
         return Verdict(name, "failed", "E-COINS-004: the journal has no such signature before the training")
     bounds = evidence.view.json("audit/bounds.json")
     revealed = bounds.get("canary_opening") if isinstance(bounds, Mapping) else None
-    if revealed is not None and commitment_of(revealed) != commitment:
+    if revealed is None:
+        said = "E-COINS-007: the coins were never revealed, so nobody can tell whether the audit used those committed to"
+        return Verdict(name, "not_evaluated", said)
+    if commitment_of(revealed) != commitment:
         return Verdict(name, "failed", "E-COINS-006: the revealed coins do not open the commitment")
-    return Verdict(name, "passed", said_of(drawn, mode) + ("" if revealed is None else "; revealed, they open it"))
+    return Verdict(name, "passed", said_of(drawn, mode) + "; revealed, they open it")
 
 
 def said_of(drawn: Drawn, mode: Mode) -> str:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from privacy.errors import EnvironmentFault, UsageError
+from privacy.errors import EnvironmentFault
 from privacy.revocation import REASON_CODES
 
 
@@ -25,7 +25,7 @@ def register(tree: Any, leaf: Callable[..., ArgumentParser], group: Callable[...
     revoke.add_argument("--key", type=Path, metavar="FILE", help="your private key file (not needed for a demo identity)")
     listed = leaf(release, "revocations", release_revocations, "write a new signed revocation list, one number above the last")
     listed.add_argument("--out", type=Path, required=True, metavar="FILE", help="where; an older list there is replaced")
-    listed.add_argument("--days", type=int, default=7, metavar="N", help="how long it is good for, 1 to 90 (default 7)")
+    listed.add_argument("--days", type=int, default=7, metavar="N", help="how long it is good for, 1 to 31 (default 7)")
     listed.add_argument("--as", dest="name", metavar="NAME", help="a privacy officer who signs it, in place of the pipeline")
     listed.add_argument("--key", type=Path, metavar="FILE", help="that officer's private key file")
     for one in (revoke, listed):
@@ -52,8 +52,6 @@ def release_revocations(args: Namespace) -> int:
     from pipeline.revoke import signed_list
     from privacy.revocation import read_revocations
 
-    if not 1 <= args.days <= 90:
-        raise UsageError("E-REVOKE-011", "a list is good for 1 to 90 days", "Give --days in that range")
     home, key = Home.open(args.home), None
     if args.name is not None:
         key = read_key_file(args.key) if args.key else home.identity(args.name)

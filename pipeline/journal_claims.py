@@ -7,6 +7,7 @@ checkpoint is the pipeline of the statements; which witnesses have to be there i
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ from privacy.verdict import Verdict
 
 if TYPE_CHECKING:
     from pipeline.claims import Evidence
+
+_LAST = 253_402_300_799  # the last second that a calendar has
 
 
 def journal_entries(evidence: Evidence) -> tuple[Entry, ...]:
@@ -104,6 +107,12 @@ def witnessed(evidence: Evidence, checkpoint: Checkpoint) -> Verdict:
     if not wanted:
         return Verdict(name, "passed", "the trust root asks for none; keep the checkpoint as an anchor")
     return Verdict(name, "passed", f"cosigned by {', '.join(sorted(seen))}")
+
+
+def cosigned_at(evidence: Evidence, checkpoint: Checkpoint) -> tuple[datetime, ...]:
+    """When the witnesses of the trust root cosigned it, by their own clocks."""
+    seen = cosignatures(checkpoint.note, witnesses_of(evidence.trust)).values()
+    return tuple(datetime.fromtimestamp(min(time, _LAST), UTC) for time in seen)
 
 
 def _hashes(listed: Sequence[Json]) -> tuple[bytes, ...]:

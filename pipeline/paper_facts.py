@@ -8,7 +8,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 from pipeline.evidence import EvidenceFile
-from pipeline.paper_claims import figures_of
+from pipeline.paper_claims import figures_of, utility_of
 from privacy.accounting import MechanismTrace
 from privacy.canonical import Digest, Json, Scalar
 from privacy.verdict import Verdict
@@ -79,7 +79,7 @@ class ReleaseFacts:
     @property
     def utility(self) -> dict[str, Scalar]:
         """Exact figures over units kept out of training; outside the privacy claim."""
-        return {k: v for k, v in sorted(self.facts.items()) if ("accuracy" in k or "majority" in k) and type(v) in (int, float)}
+        return utility_of(self.facts)
 
 
 def libraries() -> tuple[Library, ...]:

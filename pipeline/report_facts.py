@@ -21,7 +21,7 @@ from privacy.accounting import MechanismTrace
 from privacy.canonical import Digest, Json, Scalar, parse_json
 from privacy.errors import PrivetError
 from privacy.gates import Approval
-from privacy.rounding import shown_fact
+from privacy.rounding import shown_scalar
 from privacy.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -216,13 +216,7 @@ def shown(value: object, name: str = "") -> Words:
         return value
     if isinstance(value, bool):
         return say("yes") if value else say("no")
-    if isinstance(value, float) and (rounded := shown_fact(name, value)) is not None:
-        return datum(rounded)
-    if isinstance(value, int):
-        return datum(f"{value:,}")
-    if isinstance(value, float):
-        return datum(f"{int(value):,}" if value.is_integer() and abs(value) < 1e12 else f"{value:.6g}")
-    return datum(value)
+    return datum(shown_scalar(name, value) if isinstance(value, int | float) else value)
 
 
 def _document(ctx: StageContext, manifest: Manifest, output: str) -> Document:

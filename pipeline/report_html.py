@@ -1,7 +1,8 @@
 """One report as one self-contained HTML page in one language.
 
 Guarantee: no script, no outside resource (a content security policy forbids both), every text escaped; the page shows what
-the JSON holds, nothing else. The same sheet serves screen, print and PDF.
+the JSON holds, nothing else, and names its digest: the verifier reads the figures back (`pipeline.report_claims`). The same
+sheet serves screen, print and PDF.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from pipeline.report_claims import meta_of
 from pipeline.report_page import BASES, Basis, Crosswalk, Figure, Plot, Report, RowStatus, Section, Table
 from pipeline.report_style import STYLE
 from pipeline.report_words import NOTHING, Language, Words, say
-from privacy.canonical import Digest
+from privacy.canonical import Digest, digest_bytes
 from privacy.verdict import Outcome
 
 _MARKS = {"passed": "✓", "failed": "✗", "not_evaluated": "○"}
@@ -63,6 +65,7 @@ class _Page:
             '<meta http-equiv="Content-Security-Policy" '
             "content=\"default-src 'none'; style-src 'unsafe-inline'; img-src data:\">",
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            meta_of(digest_bytes(report.json_bytes())),
             f"<title>{title}</title><style>{STYLE}</style></head><body>",
             f'<header><p class="kicker">{self._t(say("Privet evidence report"))}</p><h1>{title}</h1>',
             f'<p class="muted">{self._t(say("Made {at}.", at=report.made_at))} {self._t(_NO_ASSESSMENT)}</p>',

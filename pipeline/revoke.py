@@ -22,6 +22,8 @@ from privacy.entries import Entry
 from privacy.errors import GateClosed, IntegrityError, UsageError
 from privacy.revocation import (
     EVIDENCE_ONLY,
+    MAX_DAYS,
+    OFFICER,
     REASON_CODES,
     REVOCATION_TYPE,
     Revocation,
@@ -34,7 +36,6 @@ from privacy.signing import SigningKey, make_statement, open_envelope, seal_enve
 if TYPE_CHECKING:
     from pipeline.home import Home
 
-OFFICER = "privacy_officer"
 LIST_DAYS = 7
 
 
@@ -116,8 +117,11 @@ def revoked_fault(home: Home, root: Digest, model: Digest | None) -> str | None:
 def signed_list(home: Home, now: datetime, days: int = LIST_DAYS, key: SigningKey | None = None) -> bytes:
     """A new list with all revocations, one number above the last; its digest is journalled before it is handed out.
 
-    key: of an officer; without it the pipeline signs. Raises IntegrityError E-REVOKE-001 for a key that may not.
+    key: of an officer; without it the pipeline signs. Raises UsageError E-REVOKE-011 (over MAX_DAYS), IntegrityError
+    E-REVOKE-001 for a key that may not.
     """
+    if not 1 <= days <= MAX_DAYS:
+        raise UsageError("E-REVOKE-011", f"a list is good for 1 to {MAX_DAYS} days", "Give --days in that range")
     with _one_at_a_time(home):
         entries = home.journal.entries()
         number = 1 + max((_number(entry) for entry in entries if entry.kind == "revocation_list"), default=0)

@@ -13,7 +13,7 @@ from typing import Final
 from pipeline.card import LIMITS
 from pipeline.evidence import moment
 from pipeline.model_words import pipeline_tag
-from pipeline.paper_claims import UTILITY, spdx_hashes, spdx_metrics, spelled
+from pipeline.paper_claims import spdx_hashes, spdx_metrics, spdx_utility, spelled
 from pipeline.paper_facts import Library, ReleaseFacts, hex_of
 from privacy.canonical import Json, canonical_json
 
@@ -82,7 +82,7 @@ def _model(about: ReleaseFacts, base: str, made: str) -> Json:
                 "steps": recipe.steps,
             }
         ),
-        "ai_metric": [*spdx_metrics(about.figures), *_pairs({f"{UTILITY}{k}": v for k, v in about.utility.items()})],
+        "ai_metric": [*spdx_metrics(about.figures), *spdx_utility(about.utility)],
         "ai_useSensitivePersonalInformation": "yes",
     }
 

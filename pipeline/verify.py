@@ -30,9 +30,11 @@ from pipeline.claims import (
     open_approvals,
     open_evidence,
 )
+from pipeline.document_claims import look_again
 from pipeline.evidence import moment, required_verdicts
-from pipeline.journal_claims import check_journal, witnessed
+from pipeline.journal_claims import check_journal, cosigned_at, witnessed
 from pipeline.paper_claims import check_papers
+from pipeline.report_claims import check_report
 from privacy.canonical import Json, parse_json
 from privacy.errors import PrivetError, UsageError
 from privacy.revocation import read_revocations
@@ -205,7 +207,8 @@ def _verify(rows: _Rows, view: BundleView, given: TrustRoot | None, now: datetim
         return
     released_at = moment(release.released_at)
     _gates(rows, evidence, released_at)
-    rows.gate("released in the past", lambda: gate_claims.in_the_past(released_at, now))
+    times = cosigned_at(evidence, release.checkpoint)
+    rows.gate("released in the past", lambda: gate_claims.in_the_past(evidence, released_at, now, times))
     rows.gate("witnesses of the journal", lambda: witnessed(evidence, release.checkpoint))
     if revocations is None:
         rows.add(_REVOKED, "not checked: pass --revocations with the newest list of who released it", "not_evaluated", "note")
@@ -241,6 +244,7 @@ def _integrity(rows: _Rows, evidence: Evidence) -> None:
     rows.run("epsilon recomputed", lambda: check_epsilon(evidence))
     rows.run("trace follows the policy", lambda: check_trace_follows_policy(evidence))
     rows.run("papers repeat the evidence", lambda: check_papers(evidence))
+    rows.run("report shows the evidence", lambda: check_report(evidence))
     rows.run("journal", lambda: check_journal(evidence))
     for gate in ("use", "release"):
         rows.run(
@@ -258,6 +262,7 @@ def _gates(rows: _Rows, evidence: Evidence, as_of: datetime) -> None:
     rows.gate("epsilon within the budget", lambda: gate_claims.within_budget(evidence))
     rows.gate("validation", lambda: gate_claims.validation(evidence))
     _recorded(rows, evidence)
+    _documents(rows, evidence)
     rows.gate("lower bounds against the claim", lambda: gate_claims.bounds_refute(evidence))
     rows.gate("canary coins committed before training", lambda: gate_claims.coins_committed(evidence))
     rows.gate("use gate", lambda: gate_claims.use_gate(evidence))
@@ -279,6 +284,15 @@ def _recorded(rows: _Rows, evidence: Evidence) -> None:
             rows.add(name, "no verdict was recorded", "not_evaluated", "gate", "E-CLAIM-015")
     for verdict in recorded:
         rows.gate(verdict.check, lambda verdict=verdict: gate_claims.coded(verdict))  # type: ignore[misc]
+
+
+def _documents(rows: _Rows, evidence: Evidence) -> None:
+    try:
+        looks = look_again(evidence)
+    except PrivetError:  # which the row of the verdicts says
+        return
+    for claim, look in looks:
+        rows.gate(claim, look)
 
 
 def _own_trust(view: BundleView) -> TrustRoot:

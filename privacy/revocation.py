@@ -30,7 +30,9 @@ REASON_CODES: Final = (
     "superseded",
 )
 EVIDENCE_ONLY: Final = frozenset({"wrong_evidence", "superseded"})
-_MAY_SIGN: Final = frozenset({"pipeline", "privacy_officer"})
+OFFICER: Final = "privacy_officer"
+MAX_DAYS: Final = 31  # of one list: who shows an old one is found out by then
+_MAY_SIGN: Final = frozenset({"pipeline", OFFICER})
 _MAX_ENTRIES: Final = 100_000
 _CLOCK_SKEW: Final = timedelta(minutes=5)
 
@@ -69,13 +71,23 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True)
 class RevocationList:
-    """What was signed. `number` rises with every list of one home; `signer` comes from the key that verified."""
+    """What was signed. `number` rises with every list of one home; `signer`, its key and
+    `by_officer` come from the key that verified."""
 
     number: int
     issued_at: datetime
     next_update: datetime
     entries: tuple[Revocation, ...]
     signer: str = ""
+    signer_key: str = ""
+    by_officer: bool = False
+
+    def speaks_for(self, pipeline: str) -> bool:
+        """Whether this list may clear a bundle of that pipeline: it is its own, or a privacy officer's.
+
+        pipeline: public key in hex. Another pipeline of the same trust root has another journal, and another list.
+        """
+        return self.by_officer or self.signer_key == pipeline
 
     def to_json(self) -> dict[str, Json]:
         return {
@@ -112,7 +124,7 @@ def read_revocations(data: bytes, trust: TrustRoot) -> RevocationList:
     """Verify and parse a list. Whether it is stale depends on the time of asking: see `RevocationList.fault`.
 
     Raises IntegrityError E-SIGN-001 or E-SIGN-002 (malformed envelope, unknown key), E-REVOKE-001 (a key that may not
-    revoke), E-REVOKE-002 (signed, and not a revocation list).
+    revoke), E-REVOKE-002 (signed, and not a revocation list), E-REVOKE-014 (good for over MAX_DAYS).
     """
     signed = open_envelope(data, trust)
     if not _MAY_SIGN & set(signed.signer.roles):
@@ -126,10 +138,22 @@ def read_revocations(data: bytes, trust: TrustRoot) -> RevocationList:
     match signed.predicate:
         case {"number": int(number), "issued_at": str(issued), "next_update": str(due), "entries": list(entries), **rest}:
             if not rest and not isinstance(number, bool) and number >= 1 and len(entries) <= _MAX_ENTRIES:
-                found = RevocationList(number, _time(issued), _time(due), _entries(entries), signed.signer.name)
+                who, officer = signed.signer, OFFICER in signed.signer.roles
+                listed = _entries(entries)
+                found = RevocationList(number, _time(issued), _time(due), listed, who.name, who.public_hex, officer)
                 if found.issued_at < found.next_update:
-                    return found
+                    return _short(found)
     raise _malformed()
+
+
+def _short(found: RevocationList) -> RevocationList:
+    if found.next_update - found.issued_at > timedelta(days=MAX_DAYS):
+        raise IntegrityError(
+            "E-REVOKE-014",
+            f"the revocation list says it is good for over {MAX_DAYS} days",
+            "Get a newer list: one that ends so late would hide what is revoked meanwhile",
+        )
+    return found
 
 
 def _entries(values: Sequence[Json]) -> tuple[Revocation, ...]:

@@ -31,6 +31,17 @@ def shown_fact(name: str, value: float) -> str | None:
     return shown_up(value) if "epsilon" in plain else None
 
 
+def shown_scalar(name: str, value: str | int | float) -> str:
+    """A fact as a report shows it: thousands apart, six digits, an epsilon or a lower bound by its own rule."""
+    if isinstance(value, float) and (rounded := shown_fact(name, value)) is not None:
+        return rounded
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{int(value):,}" if value.is_integer() and abs(value) < 1e12 else f"{value:.6g}"
+    return value
+
+
 def _shown(value: float, digits: int, rounding: str) -> str:
     exact = Decimal(repr(float(value)))
     if not exact.is_finite():

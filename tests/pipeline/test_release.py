@@ -48,7 +48,8 @@ def test_an_honest_run_is_released_and_verifies(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("case", [c for c in INSIDERS if c.votes is None], ids=lambda case: str(case.name))
 def test_release_refuses_what_the_verifier_would_refuse(case: Insider, tmp_path: Path) -> None:
-    world = World(tmp_path, case.lies, "own", case.witness, **dict(case.changes)).run()
+    with case.code_of_the_stages():
+        world = World(tmp_path, case.lies, "own", case.witness, **dict(case.changes)).run()
     world.sign_quorum()
     found = refusal(world)
     assert case.code in reasons(found), found.details

@@ -111,10 +111,10 @@ FIELDS = {
     "clipping_norm noise_multiplier sampling_probability steps sampler divisor accountant second_accountant amplification "
     "released search pretrained outside_mechanism randomness spent cap trust_model side_channels collection noise_source "
     "exact_outputs runs",
-    "audit": "lower_bound_gaussian_traced_0.999 probe_noise_scale canaries coins coins_entry coins_drawn_by membership_auc "
-    "membership_tpr exposure memorisation gate_level report_level shadows",
-    "personal-data": "recall precision miss_bound steward_review treatment validate_residual_pii entities redaction.survived",
-    "utility": "holdout_accuracy majority_accuracy non_private_accuracy groups swaps limits min_group",
+    "audit": "lower_bound_gaussian_traced_0.999 probe_noise_scale canaries coins coins_entry coins_drawn_by "
+    "membership.attacks.loss.auc exposure memorisation gate_level report_level shadows",
+    "personal-data": "recall precision miss_bound steward_review treatment validate_residual_pii entities redaction.leaks",
+    "utility": "holdout_accuracy majority_accuracy non_private_accuracy groups swaps.changed_rate limits min_group",
     "lifecycle": "source lawful_basis raw vault deletion_proof key_epochs key_rotations access_log erased_records",
     "decisions": "gate_use gate_release approval_1 rejections break_glass open_risks reapproval",
     "verify": "checkpoint_size checkpoint_root pipeline_key",
@@ -137,7 +137,7 @@ def test_every_field_of_the_checklist_is_there_and_none_is_blank(bundle: Path) -
 
 def test_evidence_that_is_not_there_is_called_missing_and_says_why(bundle: Path) -> None:
     value = json.loads((bundle / "report.json").read_bytes())
-    for section, key in (("audit", "membership_auc"), ("personal-data", "recall"), ("lifecycle", "lawful_basis")):
+    for section, key in (("personal-data", "recall"), ("personal-data", "miss_bound"), ("lifecycle", "lawful_basis")):
         figure = named(value, section, key)
         assert figure["basis"] == "missing"
         assert len(figure["value"]) > 20
@@ -189,7 +189,7 @@ def test_a_measured_figure_of_a_document_names_the_digest_it_came_from(bundle: P
     files = {f["path"]: f["sha256"] for f in json.loads((bundle / "evidence.json").read_bytes())["files"]}
     assert named(value, "claim", "noise_multiplier")["source"] == files["trace.json"]
     assert named(value, "audit", "lower_bound_gaussian_traced_0.999")["source"] == files["audit/bounds.json"]
-    assert named(value, "personal-data", "redaction.survived")["source"] == files["audit/redaction.json"]
+    assert named(value, "personal-data", "redaction.leaks")["source"] == files["audit/redaction.json"]
     assert named(value, "identity", "model_digest")["value"] == files["model.safetensors"]
     assert files["report.zh.html"]
 

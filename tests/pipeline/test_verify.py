@@ -26,11 +26,13 @@ READ_IN_ONE_SITTING = (
     "bundle",
     "claims",
     "coin_claims",
+    "document_claims",
     "evidence",
     "gate_claims",
     "gate_facts",
     "journal_claims",
     "paper_claims",
+    "report_claims",
     "second_accountant",
     "verify",
 )
@@ -88,7 +90,8 @@ def test_a_dishonest_pipeline_is_found_out(case: Insider, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("case", LISTS, ids=[case.name for case in LISTS])
 def test_what_a_revocation_list_says_is_obeyed(case: RevocationCase, world: World, good: Path) -> None:
-    result = verify_bundle(good, world.trust, world.now, case.make(world))
+    trust = TrustRoot((*world.trust.people, *case.also))
+    result = verify_bundle(good, trust, world.now, case.make(world))
     assert case.code in codes(result), result.failures
     assert result.exit_code == 3
 
@@ -146,6 +149,14 @@ NAMED = {
     "over a reject": "released_over_a_reject",
     "over a referral": "released_over_a_referral",
     "flipped byte": "flipped_byte",
+    "a document that contradicts its verdict": "redaction_that_leaked",
+    "a requester nobody knows": "requester_nobody_knows",
+    "a backdated release": "dated_before_the_training",
+    "a page that says otherwise": "page_of_a_kinder_epsilon",
+    "coins never revealed": "coins_never_revealed",
+    "coins of another training": "coins_of_another_training",
+    "a list of another pipeline": "list_by_another_pipeline",
+    "a list that never ends": "list_good_for_a_hundred_years",
 }
 
 
@@ -157,7 +168,7 @@ def test_each_way_to_cheat_that_is_named_is_refused_with_a_code_of_its_own() -> 
 
 def test_every_cheat_has_its_own_name() -> None:
     names = [case.name for case in (*OUTSIDERS, *INSIDERS, *LISTS)]
-    assert len(set(names)) == len(names) >= 79
+    assert len(set(names)) == len(names) >= 156
 
 
 def test_a_world_of_the_attackers_own_is_refused_by_your_trust_root(world: World, tmp_path: Path) -> None:

@@ -134,6 +134,14 @@ def test_a_malformed_condition_is_no_approval_at_all(value: Json) -> None:
         )
 
 
+@pytest.mark.parametrize("number", ["1_000", "٣", "３", "+3", ".5", "5.", "nan", "inf", "1e", "0x3", "3,5", "½"])
+def test_a_number_that_only_a_program_reads_as_one_is_refused(number: str) -> None:
+    with pytest.raises(IntegrityError, match="E-GATE-050"):
+        parse_condition(f"epsilon <= {number}")
+    for good, value in (("3", 3), ("-3", -3), ("0.5", 0.5), ("1e-5", 1e-5)):
+        assert parse_condition(f"epsilon <= {good}").value == value
+
+
 @given(st.text(max_size=60))
 def test_no_text_makes_a_condition_that_does_not_read_back(text: str) -> None:
     try:

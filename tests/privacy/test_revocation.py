@@ -9,7 +9,14 @@ import pytest
 
 from privacy.canonical import Json, digest_of
 from privacy.errors import IntegrityError
-from privacy.revocation import REVOCATIONS_TYPE, Revocation, RevocationList, read_revocations, seal_revocations
+from privacy.revocation import (
+    MAX_DAYS,
+    REVOCATIONS_TYPE,
+    Revocation,
+    RevocationList,
+    read_revocations,
+    seal_revocations,
+)
 from privacy.signing import Person, SigningKey, TrustRoot, make_statement, seal_envelope
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -29,10 +36,23 @@ LIST = RevocationList(3, NOW, NOW + timedelta(days=7), (ENTRY,))
 def test_a_signed_list_reads_back_and_takes_release_and_model_back() -> None:
     for key, name in ((PIPE, "pipe"), (OFFICER, "olga")):
         found = read_revocations(seal_revocations(LIST, key), TRUST)
-        assert found == replace(LIST, signer=name)
+        assert found == replace(LIST, signer=name, signer_key=key.public_hex, by_officer=key is OFFICER)
+        assert found.speaks_for(PIPE.public_hex)
+        assert found.speaks_for(STEWARD.public_hex) is (key is OFFICER)  # another pipeline's bundle
         assert (found.fault(ROOT, OTHER, NOW) or "").startswith("E-REVOKE-003: this release was revoked")
         assert (found.fault(OTHER, MODEL, NOW) or "").startswith("E-REVOKE-003: this model was revoked")
         assert found.fault(OTHER, OTHER, NOW) is None
+
+
+def test_a_list_that_would_hide_what_is_revoked_for_years_is_none() -> None:
+    for days, good in ((MAX_DAYS, True), (MAX_DAYS + 1, False), (36_500, False)):
+        sealed = seal_revocations(replace(LIST, next_update=NOW + timedelta(days=days)), PIPE)
+        if good:
+            assert read_revocations(sealed, TRUST).number == 3
+            continue
+        with pytest.raises(IntegrityError) as caught:
+            read_revocations(sealed, TRUST)
+        assert caught.value.code == "E-REVOKE-014"
 
 
 def test_wrong_evidence_takes_back_one_bundle_and_not_its_model() -> None:

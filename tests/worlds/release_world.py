@@ -32,6 +32,7 @@ from privacy.noise import NOISE_SOURCE, SAMPLER
 from privacy.policy import Policy
 from privacy.policy_file import policy_digest
 from privacy.signing import Custody, Person, SigningKey, TrustRoot
+from tests.worlds.audit_documents import attacks_of, bounds_of, harm_of, redaction_of
 from tests.worlds.policies import make_policy
 
 PEOPLE: Mapping[str, tuple[str, ...]] = {
@@ -64,6 +65,15 @@ class Lies:
     kinder_paper: str = ""  # name of the writer in pipeline.assemble that is told a smaller epsilon
     without: tuple[str, ...] = ()  # outputs that the audit stage did not leave
     expectation: str = "passed"  # the outcome inside the projection of the validation
+    bounds: Mapping[str, Json] = field(default_factory=dict)  # parts of the audit's documents that say something else
+    redaction: Mapping[str, Json] = field(default_factory=dict)
+    membership: Mapping[str, Json] = field(default_factory=dict)
+    attacks: Mapping[str, Json] = field(default_factory=dict)
+    harm: Mapping[str, Json] = field(default_factory=dict)
+    ledger_key_of_coins: str = ""  # which the journal says that the coins were used under
+    without_reveal: bool = False
+    requested_by: str = "demo_engineer"
+    released_hours: float = 0.0  # how much later than now the release says that it was
     keep_epsilon: bool = False  # do not recompute the trace's epsilon after `trace` was changed
 
 
@@ -86,11 +96,14 @@ class World:
             add_person(self.home, Person(witness, self.witness_key.public_hex, ("witness",)))
         self.now = datetime.now(UTC)
         self._ledger_key = "train-1"
+        self._claimed = 0.0
         self.ctx = self.context()
 
-    def context(self, run_id: str = "run-1", requested_by: str = "demo_engineer") -> StageContext:
+    def context(self, run_id: str = "run-1", requested_by: str = "") -> StageContext:
         digest = policy_digest(self.policy)
-        return StageContext(self.home, self.policy, digest, run_id, requested_by, clock=lambda: self.now)
+        return StageContext(
+            self.home, self.policy, digest, run_id, requested_by or self.lies.requested_by, clock=lambda: self.now
+        )
 
     @property
     def trust(self) -> TrustRoot:
@@ -158,7 +171,7 @@ class World:
         model = self.home.store.read_sealed(case.manifest.outputs[MODEL_FILE])
         view = view_of({**case.files, MODEL_FILE: model})
         evidence = open_evidence(view, self.trust, check_layout(view, released=False))
-        statement = releasing._sign(self.ctx, evidence, self.now)
+        statement = releasing._sign(self.ctx, evidence, self.now + timedelta(hours=self.lies.released_hours))
         write_files(folder, {**case.files, MODEL_FILE: model, RELEASE_STATEMENT: statement}, {})
         return folder
 
@@ -230,6 +243,7 @@ class World:
 
     def _coins_used(self) -> dict[str, Json]:
         facts: dict[str, Json] = {"run": self.ctx.run_id, "ledger_key": self._ledger_key, "commitment": COINS_COMMITMENT}
+        facts |= {"ledger_key": self.lies.ledger_key_of_coins or self._ledger_key}
         return facts | {"drawn_by": self.lies.coins_by, "envelope": digest_bytes(self._coins_envelope())}
 
     def _trace(self) -> MechanismTrace:
@@ -263,9 +277,10 @@ class World:
         )
         honest = replace(honest, epsilon=recompute_epsilon(honest))
         told = replace(honest, **dict(self.lies.trace))  # type: ignore[arg-type]
-        return (
-            told if self.lies.keep_epsilon or "epsilon" in self.lies.trace else replace(told, epsilon=recompute_epsilon(told))
-        )
+        if not self.lies.keep_epsilon and "epsilon" not in self.lies.trace:
+            told = replace(told, epsilon=recompute_epsilon(told))
+        self._claimed = told.epsilon
+        return told
 
     def _audit(self, protect: Digest, train: Digest) -> Digest:
         verdicts: list[Json] = []
@@ -274,34 +289,16 @@ class World:
             outcome = self.lies.verdicts.get(name, "passed")
             if name != "validation" and outcome != "absent":
                 verdicts.append({"check": name, "outcome": outcome, "reason": "as seen in the simulation", "evidence": None})
-        bounds: Json = {
-            "gate_level": self.policy.audit.gate_level,
-            "bounds": [
-                {
-                    "name": "fdp",
-                    "level": 0.95,
-                    "epsilon_lower_bound": 0.9,
-                    "capped": False,
-                    "assumes": "a Gaussian trade-off curve",
-                },
-                {
-                    "name": "gaussian",
-                    "level": 0.95,
-                    "epsilon_lower_bound": 1.7,
-                    "capped": False,
-                    "assumes": "independent scores",
-                },
-                {"name": "gaussian_traced", "level": 0.999, "epsilon_lower_bound": self.lies.gate_bound, "capped": False},
-            ],
-            "probe": [{"check": "noise_scale", "p_value": 0.41}, {"check": "clipping", "p_value": None}],
-            "canary_opening": {**COINS, **self.lies.coins_revealed},
-        }
+        reveal: dict[str, Json] = {} if self.lies.without_reveal else {"canary_opening": {**COINS, **self.lies.coins_revealed}}
+        bounds = {**bounds_of(self.policy, self._claimed, self.lies.gate_bound), **reveal, **self.lies.bounds}
+        attacks = attacks_of(self.policy, self._claimed)
+        attacks |= {"membership": {**attacks["membership"], **self.lies.membership}, **self.lies.attacks}  # type: ignore[dict-item]
         outputs = {
             "verdicts": self._plain("audit/verdicts.json", verdicts),
             "bounds": self._plain("audit/bounds.json", bounds),
-            "redaction": self._plain("audit/redaction.json", {"seeded": 12, "survived": 0}),
-            "attacks": self._plain("audit/attacks.json", {}),
-            "harm": self._plain("audit/harm.json", {}),
+            "redaction": self._plain("audit/redaction.json", {**redaction_of(self.policy), **self.lies.redaction}),
+            "attacks": self._plain("audit/attacks.json", attacks),
+            "harm": self._plain("audit/harm.json", {**harm_of(self.policy), **self.lies.harm}),
         }
         left = {name: ref for name, ref in outputs.items() if name not in self.lies.without}
         return self._stage("audit", {"protect": protect, "train": train}, left, {"passed": 11})

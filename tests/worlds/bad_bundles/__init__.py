@@ -6,9 +6,12 @@ LISTS: the bundle is honest, and the list of revoked releases given beside it sa
 """
 
 from tests.worlds.bad_bundles.cases import STRANGER, Insider, Outsider, envelope, honest_votes, put, relist
-from tests.worlds.bad_bundles.insiders import INSIDERS
+from tests.worlds.bad_bundles.doctored import DOCTORED
+from tests.worlds.bad_bundles.insiders import INSIDERS as LIARS
 from tests.worlds.bad_bundles.lists import LISTS, RevocationCase
 from tests.worlds.bad_bundles.outsiders import OUTSIDERS
+
+INSIDERS = (*LIARS, *DOCTORED)
 
 __all__ = [
     "INSIDERS",

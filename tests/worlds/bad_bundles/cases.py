@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -31,7 +32,7 @@ class Outsider:
 
 @dataclass(frozen=True)
 class Insider:
-    """A dishonest run. `votes` puts envelopes among the files, past the approval book."""
+    """A dishonest run. `votes` puts envelopes among the files, past the approval book. `defect`: a stage of changed code."""
 
     name: str
     exit_code: int
@@ -40,11 +41,16 @@ class Insider:
     votes: Callable[[World, dict[str, bytes]], None] | None = None
     changes: tuple[tuple[str, object], ...] = ()
     witness: str = ""
+    defect: Callable[[], AbstractContextManager[object]] | None = None
+
+    def code_of_the_stages(self) -> AbstractContextManager[object]:
+        return self.defect() if self.defect else nullcontext()
 
     def build(self, path: Path) -> tuple[World, Path]:
-        world = World(path, self.lies, "own", self.witness, **dict(self.changes)).run()
-        votes = self.votes or honest_votes
-        return world, world.force_bundle(path / "bundle", lambda files: votes(world, files))
+        with self.code_of_the_stages():
+            world = World(path, self.lies, "own", self.witness, **dict(self.changes)).run()
+            votes = self.votes or honest_votes
+            return world, world.force_bundle(path / "bundle", lambda files: votes(world, files))
 
 
 def relist(folder: Path) -> None:

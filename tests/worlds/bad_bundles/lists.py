@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from privacy.canonical import Digest, digest_of
 from privacy.revocation import REVOCATIONS_TYPE, Revocation, RevocationList, seal_revocations
-from privacy.signing import SigningKey, make_statement, seal_envelope
+from privacy.signing import Person, SigningKey, make_statement, seal_envelope
 from tests.worlds import release_world
 from tests.worlds.bad_bundles.cases import STRANGER
 from tests.worlds.release_world import World
@@ -18,11 +18,12 @@ from tests.worlds.release_world import World
 
 @dataclass(frozen=True)
 class RevocationCase:
-    """`make`: the bytes that are given with --revocations, for an honest bundle of this world."""
+    """`make`: the bytes that are given with --revocations, for an honest bundle of this world. also: whom you trust besides."""
 
     name: str
     code: str
     make: Callable[[World], bytes]
+    also: tuple[Person, ...] = ()
 
 
 def revocations(
@@ -59,6 +60,7 @@ def _emptied(world: World) -> bytes:
 
 
 OTHER = digest_of("another release")
+OTHER_PIPELINE = SigningKey(b"p" * 32)
 LISTS: tuple[RevocationCase, ...] = (
     RevocationCase("revoked_release", "E-REVOKE-003", lambda w: revocations(w, w.root)),
     RevocationCase("revoked_model_under_other_evidence", "E-REVOKE-003", _revoked_model),
@@ -68,6 +70,13 @@ LISTS: tuple[RevocationCase, ...] = (
     RevocationCase("list_dated_ahead", "E-REVOKE-005", lambda w: revocations(w, OTHER, issued_hours=3)),
     RevocationCase("list_by_a_stranger", "E-SIGN-002", lambda w: revocations(w, OTHER, key=STRANGER)),
     RevocationCase("list_by_who_may_not_revoke", "E-REVOKE-001", lambda w: revocations(w, OTHER, key=w.keys["grace"])),
+    RevocationCase("list_good_for_a_hundred_years", "E-REVOKE-014", lambda w: revocations(w, OTHER, due_hours=24 * 36_500)),
+    RevocationCase(
+        "list_by_another_pipeline",
+        "E-REVOKE-013",
+        lambda w: revocations(w, OTHER, key=OTHER_PIPELINE),
+        (Person("other-pipeline", OTHER_PIPELINE.public_hex, ("pipeline",)),),  # with a journal of its own
+    ),
     RevocationCase("list_that_is_none", "E-REVOKE-002", _not_a_list),
     RevocationCase("list_cut_short", "E-CANON-002", _cut),
     RevocationCase("list_emptied_under_its_signature", "E-SIGN-002", _emptied),
