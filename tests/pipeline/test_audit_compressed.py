@@ -35,7 +35,9 @@ class Accurate(Trained):
     def __init__(self, path: Path, **block: object) -> None:
         write_public(path)
         self.path = path
-        self.world = TrainingWorld(path, **{**SETTINGS, "compress": {**BLOCK, **block}})
+        # One weight left in each matrix tells at most one of three labels from the rest (.667): the floor lies above it.
+        changes = {**SETTINGS, "audit": {"canaries": 120, "min_accuracy": 0.8}, "compress": {**BLOCK, **block}}
+        self.world = TrainingWorld(path, **changes)
         self.train = train(self.world.ctx, self.world.protect.digest, self.world.approve())
 
     def case(self) -> AuditCase:

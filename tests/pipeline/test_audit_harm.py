@@ -79,6 +79,19 @@ class Turned(UnitModel):
         return torch.where(there, found.roll(1, -1), found)
 
 
+class Reading(UnitModel):
+    """Counts the words of each label: right wherever a text has them, whatever the noise of this run's training was."""
+
+    def __init__(self, inner: UnitModel, policy: Policy) -> None:
+        super().__init__()
+        self.inner = inner
+        words = [WORDS[label] for label in policy.expectations.labels]
+        self.tokens = [torch.tensor([token_ids(w, policy.recipe.hash_buckets, 1)[0] for w in text.split()]) for text in words]
+
+    def outputs(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([torch.isin(inputs["tokens"], found).sum(-1).float() for found in self.tokens], -1)
+
+
 class Steady(UnitModel):
     """Answers the first label whatever it reads."""
 
@@ -144,7 +157,8 @@ def test_a_value_in_which_something_was_found_is_no_group_of_its_own(value: str,
 
 
 def test_an_unbiased_model_passes_and_says_that_its_figures_are_exact(case: AuditCase) -> None:
-    part = audit_harm.harm(asked(case, **GROUPS))
+    assert case.opened is not None
+    part = audit_harm.harm(asked(case, Reading(case.opened.model, case.ctx.policy), **GROUPS))
     (verdict,) = part.verdicts
     assert (verdict.check, verdict.outcome) == ("audit.group_harm", "passed")
     document = part.documents["harm"]
@@ -168,7 +182,7 @@ def test_no_person_and_no_small_group_is_in_the_document(case: AuditCase) -> Non
 
 def test_a_model_that_treats_a_group_otherwise_fails(case: AuditCase) -> None:
     assert case.opened is not None
-    biased = Turned(case.opened.model, "inapp", case.ctx.policy)
+    biased = Turned(Reading(case.opened.model, case.ctx.policy), "inapp", case.ctx.policy)
     (verdict,) = audit_harm.harm(asked(case, biased, **GROUPS)).verdicts
     assert verdict.outcome == "failed"
     assert "channel" in verdict.reason
@@ -193,7 +207,7 @@ def test_a_model_that_hears_an_identity_fails(case: AuditCase) -> None:
 
 def test_terms_of_the_policy_are_swapped_too(case: AuditCase) -> None:
     assert case.opened is not None
-    biased = Turned(case.opened.model, "martian", case.ctx.policy)
+    biased = Turned(Steady(case.opened.model), "martian", case.ctx.policy)
     words = {"swap_terms": {"planet": ["a Martian", "a Venusian"]}}
     found = audit_harm.harm(asked(case, biased, **words)).documents["harm"]["swaps"]["by_term_group"]  # type: ignore[index, call-overload]
     assert found["planet"]["changed_rate"] > 0.5
