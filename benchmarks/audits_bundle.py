@@ -18,6 +18,7 @@ from benchmarks.rows import Row
 from pipeline.bundle import BundleView, view_of
 from pipeline.verify import verify_bundle, verify_view
 from privacy.canonical import canonical_json
+from privacy.signing import TrustRoot
 from tests.worlds import release_world
 from tests.worlds.bad_bundles import INSIDERS, LISTS, OUTSIDERS
 from tests.worlds.release_world import World
@@ -106,7 +107,8 @@ def _bad(world: World, bundle: Path, folder: Path, quick: bool) -> tuple[int, in
         result = verify_bundle(made, lying.trust)
         refused += _told(result.exit_code, {row.code for row in result.failures}, insider.exit_code, insider.code)
     for case in lists:
-        result = verify_bundle(bundle, world.trust, world.now, case.make(world))
+        trust = TrustRoot((*world.trust.people, *case.also))
+        result = verify_bundle(bundle, trust, world.now, case.make(world))
         refused += _told(result.exit_code, {row.code for row in result.failures}, 3, case.code)
     return refused, len(outsiders) + len(insiders) + len(lists)
 
